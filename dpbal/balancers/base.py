@@ -1,0 +1,36 @@
+"""What every balancer is: a rule that picks a rank from what it can see."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dpbal.core import Request, View
+from dpbal.registry import Registry
+
+
+@dataclass
+class Balancer(ABC):
+    """A rule that picks the rank of one request.
+
+    Subclasses are plain dataclasses: their fields are configuration, run state is set in
+    ``__post_init__`` or ``start``. A balancer does no I/O, has no clock of its own and knows
+    nothing of the backend; for one seed it is deterministic.
+    """
+
+    uses_signal: ClassVar[bool] = True
+    """Whether ``choose`` reads ``view.loads``; where not, the signal has no effect."""
+
+    uses_reports: ClassVar[bool] = True
+    """Whether reports or what is in flight matter; where not, nor do transport and ledger."""
+
+    def start(self, ranks: int, seed: int) -> None:  # noqa: B027 - nothing to do for most rules
+        """Called once before the first choice, with the size of the group and a seed."""
+
+    @abstractmethod
+    def choose(self, request: Request, view: View) -> int:
+        """Rank for ``request``, one of those selectable in ``view``."""
+
+
+BALANCERS: Registry[Balancer] = Registry("balancer")

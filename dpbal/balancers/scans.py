@@ -1,0 +1,100 @@
+"""Scans over the ranks that need more than one number of each, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpbal.core import column
+from dpbal.jit import njit
+
+RUNNING = column("running")
+WAITING = column("waiting")
+KV_USED = column("kv_used_tokens")
+KV_CAPACITY = column("kv_capacity_tokens")
+
+
+@njit
+def lower_of_two(
+    loads: np.ndarray, selectable: np.ndarray, first_draw: float, second_draw: float
+) -> int:
+    """The lower in load of two different selectable ranks; draws in [0, 1) say which two."""
+    count = 0
+    for rank in range(loads.size):
+        count += selectable[rank]
+    i = int(first_draw * count)
+    j = int(second_draw * (count - 1))
+    if j >= i:
+        j += 1
+    first = 0
+    second = -1
+    for rank in range(loads.size):
+        if selectable[rank]:
+            if i == 0:
+                first = rank
+            if j == 0:
+                second = rank
+            i -= 1
+            j -= 1
+    if second >= 0 and loads[second] < loads[first]:
+        return second
+    return first
+
+
+@njit
+def lowest_then_fewest(
+    loads: np.ndarray,
+    integers: np.ndarray,
+    in_flight_requests: np.ndarray,
+    selectable: np.ndarray,
+    start: int,
+) -> int:
+    """First selectable rank, cyclically from ``start``, with the smallest load, then requests."""
+    ranks = loads.size
+    best = -1
+    smallest = np.inf
+    fewest = 0
+    for k in range(ranks):
+        rank = start + k
+        if rank >= ranks:
+            rank -= ranks
+        if not selectable[rank] or (best >= 0 and loads[rank] > smallest):
+            continue
+        requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
+        if best < 0 or loads[rank] < smallest or requests < fewest:
+            best = rank
+            smallest = loads[rank]
+            fewest = requests
+    return best
+
+
+@njit
+def lowest_vllm_score(
+    integers: np.ndarray,
+    in_flight_requests: np.ndarray,
+    outstanding: np.ndarray,
+    selectable: np.ndarray,
+    start: int,
+    dispatchers: int,
+    kv_weight: float,
+    kv_threshold: float,
+) -> int:
+    """First selectable rank, cyclically from ``start``, with the smallest score of ``Vllm``."""
+    ranks = selectable.size
+    best = -1
+    smallest = np.inf
+    for k in range(ranks):
+        rank = start + k
+        if rank >= ranks:
+            rank -= ranks
+        if not selectable[rank]:
+            continue
+        waiting = integers[rank, WAITING] + dispatchers * in_flight_requests[rank]
+        score = float(max(dispatchers * outstanding[rank], waiting + integers[rank, RUNNING]))
+        capacity = integers[rank, KV_CAPACITY]
+        if waiting > 0 and capacity > 0:
+            used = integers[rank, KV_USED] / capacity
+            score += kv_weight * waiting * max(0.0, used - kv_threshold)
+        if best < 0 or score < smallest:
+            best = rank
+            smallest = score
+    return best

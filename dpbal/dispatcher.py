@@ -1,0 +1,64 @@
+"""Flow 1, request to rank: read the reports, add what is in flight, choose, charge."""
+
+from __future__ import annotations
+
+from dpbal.balancers.base import Balancer
+from dpbal.core import LoadTable, Placement, Request, View
+from dpbal.errors import ConfigError
+from dpbal.ledger import Ledger
+from dpbal.signals.base import Signal
+from dpbal.step_time import StepTime
+
+
+class Dispatcher:
+    """A front end that gives each request a rank.
+
+    A group may have several dispatchers; each has its own balancer and ledger, and they share
+    nothing but the ranks' reports.
+
+    Args:
+        balancer: The rule that picks the rank.
+        signal: The number the rule may rank by.
+        ledger: What this dispatcher has in flight.
+        table: Where the transport leaves the newest reports.
+        step_time: The cost model, for work in seconds.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        signal: Signal,
+        ledger: Ledger,
+        table: LoadTable,
+        step_time: StepTime,
+    ) -> None:
+        self.balancer = balancer
+        self.ledger = ledger
+        self.table = table
+        self._step_time = step_time
+        self._view = View(table, ledger.in_flight, ledger.outstanding, signal, step_time)
+
+    def dispatch(self, request: Request, now: float) -> Placement:
+        """Choose a rank for ``request`` at ``now`` seconds and charge it there.
+
+        A pinned request goes where it is pinned, and is charged like any other.
+
+        Raises:
+            ConfigError: If a request is pinned to a rank that does not exist.
+        """
+        ledger, view = self.ledger, self._view
+        ledger.observe(self.table)
+        rank = request.pinned_rank
+        if rank is None:
+            view.now = now
+            rank = self.balancer.choose(request, view)
+        elif not 0 <= rank < view.ranks:
+            raise ConfigError(
+                f"request {request.id!r} is pinned to rank {rank}; ranks are 0 to {view.ranks - 1}"
+            )
+        prefill_s = self._step_time.prefill_s(request.prompt_tokens)
+        return Placement(rank, ledger.charge(request, rank, prefill_s))
+
+    def finish(self, request_id: int | str) -> None:
+        """A request has ended: finished, aborted, rejected, disconnected or timed out."""
+        self.ledger.release(request_id)
