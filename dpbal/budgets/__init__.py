@@ -1,0 +1,19 @@
+"""Rules for how much prefill a rank may do in a step; importing this package registers them all."""
+
+from __future__ import annotations
+
+from dpbal.budgets.aligned import Aligned
+from dpbal.budgets.base import BUDGETS, UNLIMITED, VECTOR, Budget, Limits
+from dpbal.budgets.fixed import Fixed
+from dpbal.budgets.interval import Interval
+
+__all__ = [
+    "BUDGETS",
+    "UNLIMITED",
+    "VECTOR",
+    "Aligned",
+    "Budget",
+    "Fixed",
+    "Interval",
+    "Limits",
+]

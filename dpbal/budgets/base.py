@@ -1,0 +1,76 @@
+"""What every budget is: a rule for how much prefill each rank may do in its next step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from dpbal.registry import Registry
+from dpbal.step_time import StepTime
+
+VECTOR = np.dtype(
+    [
+        ("decode_s", np.float64),  # local seconds of the decodes this rank has, 0 for none
+        ("decode_seqs", np.int64),
+        ("prefill_s", np.float64),  # queued prefill seconds that slots and KV would admit
+        ("prefill_requests", np.int64),  # admissible requests without a first token
+        ("oldest_wait_s", np.float64),  # age of the oldest of them
+        ("capacity_bound", np.bool_),  # requests were left waiting after the last unlimited step
+    ]
+)
+"""What one rank tells the others before a step. Every rank uses the same version of all of them."""
+
+UNLIMITED = np.iinfo(np.int64).max
+"""A limit that limits nothing."""
+
+
+class Limits(NamedTuple):
+    """The most prefill each rank may do in a step, beside the engine's own token budget.
+
+    They are valid until the budget is asked again, and nobody else writes them.
+
+    Attributes:
+        tokens: ``int64[ranks]``, most prefill tokens.
+        seconds: ``float64[ranks]``, most seconds of local prefill time.
+    """
+
+    tokens: np.ndarray
+    seconds: np.ndarray
+
+    @classmethod
+    def unlimited(cls, ranks: int) -> Limits:
+        """New limits that limit nothing."""
+        return cls(np.full(ranks, UNLIMITED), np.full(ranks, np.inf))
+
+
+@dataclass
+class Budget(ABC):
+    """A rule that says how much prefill each rank may do in its next step.
+
+    All ranks compute the same limits from the same vectors. State between steps must follow from
+    the vectors seen, so that every rank holds the same.
+    """
+
+    is_static: ClassVar[bool] = False
+    """Whether the limits never change, so that one call serves a whole run."""
+
+    needs_lockstep: ClassVar[bool] = True
+    """Whether the rule does nothing in an independent group."""
+
+    def start(self, ranks: int, step_time: StepTime) -> None:  # noqa: B027 - most rules need neither
+        """Called once before the first step."""
+
+    @abstractmethod
+    def limits(self, step: int, vectors: np.ndarray) -> Limits:
+        """Limits for a step.
+
+        Args:
+            step: Steps since the group was last idle, from 0.
+            vectors: ``VECTOR[ranks]``, one consistent version.
+        """
+
+
+BUDGETS: Registry[Budget] = Registry("budget")
