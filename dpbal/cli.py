@@ -1,0 +1,98 @@
+"""The command ``dpbal-run``: a checked command line, a config, one run or a sweep of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from dpbal.composition import check_jobs
+from dpbal.config import check, explain
+from dpbal.errors import ConfigError, DpbalError
+from dpbal.overrides import CONF, normalise
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from omegaconf import DictConfig
+
+USAGE = 2
+"""Exit code of a command line that cannot run; a run that fails exits with 1."""
+
+
+class JobFailed(DpbalError):
+    """A job of a sweep failed and has said why; the others go on."""
+
+
+def main() -> None:
+    """Run what the command line says; every mistake in it is one line on standard error."""
+    import hydra
+    from hydra.errors import HydraException
+
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and this function speaks
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+        app = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run_job)
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except JobFailed:
+        sys.exit(1)
+    except (DpbalError, HydraException) as error:
+        if wants_traceback:
+            raise
+        _fail(str(error) if isinstance(error, DpbalError) else explain(error), USAGE)
+
+
+def prepare(argv: list[str]) -> list[str]:
+    """Check a command line before anything runs, and put it in the order and form Hydra takes.
+
+    Raises:
+        ConfigError: For anything that does not exist or does not fit.
+    """
+    from hydra._internal.utils import get_args_parser  # the parser that Hydra itself will use
+
+    args = get_args_parser().parse_intermixed_args(argv)
+    flags = [word for word in argv if word not in args.overrides]
+    if not _is_introspection(args):
+        commands = ("run", "multirun", "cfg")
+        given = [f"--{command}" for command in commands if getattr(args, command)]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude each other; give one of them")
+        if args.resolve and not args.cfg:
+            raise ConfigError("--resolve goes with --cfg; type --cfg job --resolve")
+        is_sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+        check_jobs(args.overrides, args.config_dir, is_sweep)
+    return [*flags, *normalise(args.overrides)]
+
+
+def _is_introspection(args: Namespace) -> bool:
+    """Whether Hydra is asked about itself or about another tree of configs than dpbal's."""
+    asks = args.help or args.hydra_help or args.shell_completion or args.info
+    return bool(asks or args.config_name or args.config_path or args.experimental_rerun)
+
+
+def _run_job(cfg: DictConfig) -> None:
+    """One job, in its own directory."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    settings = HydraConfig.get()
+    try:
+        config = check(cfg)
+        from dpbal.experiment import run
+
+        run(config, Path(settings.runtime.output_dir))
+    except DpbalError as error:
+        if settings.mode is not RunMode.MULTIRUN:
+            _fail(str(error), 1)
+        job = " ".join(settings.overrides.task)
+        print(f"dpbal-run: {job}: {error}", file=sys.stderr, flush=True)
+        raise JobFailed(str(error)) from None
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"dpbal-run: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)

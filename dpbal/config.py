@@ -1,0 +1,203 @@
+"""The schema of a run's config, and everything that may be wrong with one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, cast
+
+from dpbal.errors import ConfigError, unknown
+from dpbal.modes import GroupKind, LedgerMode
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMPONENTS = ("balancer", "signal", "transport", "budget", "workload", "backend", "tracker")
+"""Groups of which every config names one choice."""
+
+
+@dataclass
+class Group:
+    """The ranks, and the dispatchers in front of them.
+
+    Args:
+        kind: Whether all ranks step together.
+        ranks: How many there are.
+        dispatchers: Front ends, each with its own ledger.
+    """
+
+    kind: GroupKind = GroupKind.lockstep
+    ranks: int = 8
+    dispatchers: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least_one("group.ranks", self.ranks)
+        _at_least_one("group.dispatchers", self.dispatchers)
+
+
+@dataclass
+class LedgerConfig:
+    """How in-flight load is kept.
+
+    Args:
+        mode: What a newer report does to dispatches that it does not cover.
+    """
+
+    mode: LedgerMode = LedgerMode.acknowledge
+
+
+@dataclass
+class Slo:
+    """What makes a request good, for goodput.
+
+    Args:
+        ttft_s: Longest time to first token of an empty prompt.
+        ttft_s_per_prompt_token: Seconds more for each token of the prompt.
+        tpot_s: Longest mean time for each further token.
+    """
+
+    ttft_s: float = 2.0
+    ttft_s_per_prompt_token: float = 0.0005
+    tpot_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("ttft_s", self.ttft_s > 0), ("tpot_s", self.tpot_s > 0)):
+            if not allowed:
+                raise ValueError(f"slo.{name} must be positive, got {getattr(self, name)}")
+        if not self.ttft_s_per_prompt_token >= 0:
+            raise ValueError(
+                "slo.ttft_s_per_prompt_token must not be negative, "
+                f"got {self.ttft_s_per_prompt_token}"
+            )
+
+
+@dataclass
+class Config:
+    """One run, complete: what ``conf/`` composes to.
+
+    The components are plain values with a ``name``, except the profile, which is the constants of
+    a ``StepTime``.
+
+    Args:
+        balancer: The rule that picks the rank.
+        signal: The number it may rank by.
+        transport: How load reports travel.
+        budget: How much prefill a rank may do in a step.
+        workload: Which requests arrive, and when.
+        backend: Where they run.
+        profile: Step-time constants.
+        tracker: Where results go besides the run directory.
+        group: The ranks.
+        ledger: How in-flight load is kept.
+        slo: What makes a request good.
+        seed: Of everything that is random; not negative.
+        compare: Whether round robin and the pooled reference run on the same requests.
+        progress: Whether long runs show a bar, where there is a terminal.
+        name: A name for the run in its results.
+    """
+
+    balancer: dict[str, Any] = field(default_factory=dict)
+    signal: dict[str, Any] = field(default_factory=dict)
+    transport: dict[str, Any] = field(default_factory=dict)
+    budget: dict[str, Any] = field(default_factory=dict)
+    workload: dict[str, Any] = field(default_factory=dict)
+    backend: dict[str, Any] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
+    tracker: dict[str, Any] = field(default_factory=dict)
+    group: Group = field(default_factory=Group)
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    slo: Slo = field(default_factory=Slo)
+    seed: int = 0
+    compare: bool = True
+    progress: bool = True
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        for group in COMPONENTS:
+            if "name" not in getattr(self, group):
+                raise ValueError(f"no {group} is chosen; type {group}=NAME")
+        if not self.profile:
+            raise ValueError("no profile is chosen; type profile=NAME")
+        if self.tracker != {"name": "none"}:
+            raise ValueError(f"unknown tracker {self.tracker}; there is tracker=none only")
+
+
+KEYS = tuple(f.name for f in dataclasses.fields(Config))
+"""Top-level keys of a config."""
+
+
+def check(cfg: DictConfig) -> Config:
+    """Read a composed config into the schema.
+
+    Raises:
+        ConfigError: For an unknown key, a missing or mistyped value, or one out of range.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        _reject_unknown_keys(values, Config, "")  # type: ignore[arg-type]
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return cast(Config, config)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain values, to write to a file; ``check`` reads them back."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return value.name if isinstance(value, Enum) else value
+
+    return dict(plain(dataclasses.asdict(config)))
+
+
+def explain(error: Exception) -> str:
+    """What Hydra or OmegaConf found wrong, as one line that names the nearest right key."""
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        MissingMandatoryValue,
+        OmegaConfBaseException,
+    )
+
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+        where = str(cause.full_key).rpartition(".")[0]
+        siblings = [str(key) for key in cause.parent_node]
+        return unknown(f"{where} key" if where else "key", str(cause.key), siblings)
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} has no default; type {cause.full_key}=VALUE"
+    if isinstance(cause, OmegaConfBaseException):
+        reason = str(cause.msg or cause).splitlines()[0]
+        return f"{cause.full_key}: {reason}" if cause.full_key else reason
+    return " ".join(str(error).partition("Config search path:")[0].split())
+
+
+def _reject_unknown_keys(values: Mapping[str, Any], schema: type, where: str) -> None:
+    known = {f.name: f.default_factory for f in dataclasses.fields(schema)}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(unknown(f"{where} key" if where else "key", str(key), known))
+        part = known[key]
+        if not isinstance(part, type) or not dataclasses.is_dataclass(part):
+            continue
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key} has keys of its own, got {value!r}; type {key}.KEY=VALUE")
+        _reject_unknown_keys(value, part, key)
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,39 @@
+"""From the nodes of a config to the objects that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpbal.registry import Registry
+    from dpbal.step_time import StepTime
+
+FAMILIES = ("balancer", "signal", "transport", "budget", "workload", "backend")
+"""Config groups whose choices are components of a registry, each its own schema."""
+
+
+def build(family: str, node: Mapping[str, Any]) -> Any:
+    """Make the component that a node of the config describes.
+
+    Raises:
+        ConfigError: For an unknown name or field, or a value that does not fit it.
+    """
+    module = import_module(f"dpbal.{family}s")
+    registry: Registry[Any] = getattr(module, f"{family.upper()}S")
+    return registry.build(node["name"], {k: v for k, v in node.items() if k != "name"})
+
+
+def build_step_time(node: Mapping[str, Any]) -> StepTime:
+    """Make the cost model that the profile of a config describes.
+
+    Raises:
+        ConfigError: For an unknown constant, or a value that does not fit it.
+    """
+    from dpbal.registry import Registry
+    from dpbal.step_time import StepTime
+
+    profiles: Registry[StepTime] = Registry("profile")
+    profiles.register(str(node.get("model")))(StepTime)
+    return profiles.build(str(node.get("model")), node)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import dpbal
+from dpbal.composition import check_jobs
+from dpbal.errors import ConfigError
+
+MISTAKES = {
+    # a group that does not exist
+    "blancer=random": "'blancer'; did you mean 'balancer'",
+    "+blancer=random": "'blancer'; did you mean 'balancer'",
+    "++blancer=random": "'blancer'; did you mean 'balancer'",
+    "~blancer": "'blancer'; did you mean 'balancer'",
+    "blancer.seed=1": "'blancer'; did you mean 'balancer'",
+    # a choice that does not exist
+    "balancer=randm": "unknown balancer 'randm'; did you mean 'random'",
+    "+balancer=randm": "unknown balancer 'randm'; did you mean 'random'",
+    "balancer.name=randm": "unknown balancer 'randm'; did you mean 'random'",
+    "preset=sglang_7397": "unknown preset 'sglang_7397'; did you mean 'sglang_7379'",
+    "+experiment=smok": "unknown experiment 'smok'; did you mean 'smoke'",
+    "balancer=null": "balancer=null: type balancer= and one of",
+    "~balancer": "no balancer is chosen; type balancer=NAME",
+    "balancer={a:b}": "'a'",
+    # a key that does not exist
+    "sed=1": "'sed'; did you mean 'seed'",
+    "++x=1": "unknown key 'x'",
+    "group.rnks=4": "group key 'rnks'; did you mean 'ranks'",
+    "+group.rnks=4": "group key 'rnks'; did you mean 'ranks'",
+    "workload.lod=0.5": "'lod'; did you mean 'load'",
+    "+workload.lod=0.5": "'lod'; did you mean 'load'",
+    "++workload.lod=0.5": "'lod'; did you mean 'load'",
+    "profile.fixed=1": "'fixed'; did you mean 'fixed_s'",
+    "+profile.fixd_s=1": "'fixd_s'; did you mean 'fixed_s'",
+    "balancer@other=random": "'balancer@other'",
+    "+balancer@other=random": "'other'",
+    "hydra.run.dri=here": "'dri'; did you mean 'dir'",
+    # a value that does not fit
+    "seed=abc": "seed: .*'abc'.*Integer",
+    "seed=1.5": "seed: .*'1.5'.*Integer",
+    "seed=": "seed: .*Integer",
+    "seed=-1": "seed must not be negative, got -1",
+    "seed=???": "seed has no default; type seed=VALUE",
+    "seed=${absent}": "seed: .*'absent' not found",
+    "compare=perhaps": "compare: .*'perhaps'.*bool",
+    "group=3": "group has keys of its own, got 3; type group.KEY=VALUE",
+    "group.ranks=0": "group.ranks must be at least 1, got 0",
+    "group.dispatchers=0": "group.dispatchers must be at least 1, got 0",
+    "group.kind=lokstep": "'lokstep'.*lockstep, independent",
+    "ledger.mode=forget": "'forget'.*acknowledge, overwrite",
+    "slo.ttft_s=0": "slo.ttft_s must be positive, got 0",
+    "slo.tpot_s=-1": "slo.tpot_s must be positive, got -1",
+    "slo.ttft_s_per_prompt_token=-1": "must not be negative, got -1",
+    "workload.load=2": "load 2.0 is above 1.*workload.allow_overload=true",
+    "workload.rate=-3": "rate must be positive.*got -3",
+    "workload.requests=many": "'many'.*Integer",
+    "profile.fixed_s=-1": "fixed_s must not be negative, got -1",
+    "+tracker.entity=me": "unknown tracker.*there is tracker=none only",
+    # not an override, or too many
+    "minimum_tokens": "cannot read 'minimum_tokens'.*type key=value",
+    "balancer=random,vllm": "is a sweep: add -m to run each of its 2 values",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_mistake_is_one_line_that_names_the_right_thing(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        dpbal.compose(override)
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["balancer=random,randm"], "unknown balancer 'randm'; did you mean 'random'"),
+        (["+balancer=choice(random,randm)"], "unknown balancer 'randm'"),
+        (["balancer=glob(x*)"], "matches nothing"),
+        (["seed=0,1,two"], "seed: .*'two'"),
+        (["seed=range(-1,2)"], "seed must not be negative, got -1"),
+        (["group.ranks=8,0", "balancer=random,vllm"], "group.ranks must be at least 1, got 0"),
+    ],
+)
+def test_a_sweep_is_checked_whole_before_it_starts(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_jobs(overrides, None, is_sweep=True)
+
+
+def test_a_sweep_holds_every_value_of_every_override() -> None:
+    configs = check_jobs(["balancer=glob(r*)", "seed=1,2", "name=a"], None, is_sweep=True)
+    assert {c.balancer["name"] for c in configs} == {"random", "round_robin"}
+    assert {c.seed for c in configs} == {1, 2}
+    assert {c.name for c in configs} == {"a"}
