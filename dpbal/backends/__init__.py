@@ -1,0 +1,6 @@
+"""Where requests run: the simulator, and real vLLM engines."""
+
+from dpbal.backends.base import BACKENDS, Backend, Outcome, Parts, Records
+from dpbal.backends.simulator.simulator import Simulator
+
+__all__ = ["BACKENDS", "Backend", "Outcome", "Parts", "Records", "Simulator"]

@@ -1,0 +1,10 @@
+"""A fast simulator of a DP group; the ranks are compiled, the policies are Python objects.
+
+layout.py     the records that the compiled core works on
+memory.py     makes and enlarges them
+kv_cache.py   blocks, prefix hashes, eviction
+scheduler.py  one rank: continuous batching, chunked prefill, preemption
+reports.py    load reports and the transport's timing
+engine.py     the clock: independent and lockstep groups
+simulator.py  the backend: the loop over arrivals
+"""

@@ -1,0 +1,190 @@
+"""The KV cache of a rank, compiled: blocks, prefix hashes, least recently used evicted first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpbal.backends.simulator.layout import NONE, UNHASHED, UNSHARED, State
+from dpbal.jit import njit
+
+
+@njit
+def _slot(keys: np.ndarray, key: int) -> int:
+    """Where ``key`` is, or the free slot where it belongs."""
+    mask = keys.size - 1
+    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    slot = np.int64(mixed >> np.uint64(32)) & mask
+    while keys[slot] != NONE and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return int(slot)
+
+
+@njit
+def _forget(keys: np.ndarray, values: np.ndarray, key: int) -> None:
+    """Remove a key and close the gap, so that probing needs no tombstones."""
+    mask = keys.size - 1
+    hole = _slot(keys, key)
+    keys[hole] = NONE
+    slot = (hole + 1) & mask
+    while keys[slot] != NONE:
+        mixed = np.uint64(keys[slot]) * np.uint64(0x9E3779B97F4A7C15)
+        home = np.int64(mixed >> np.uint64(32)) & mask
+        if ((slot - home) & mask) >= ((slot - hole) & mask):
+            keys[hole] = keys[slot]
+            values[hole] = values[slot]
+            keys[slot] = NONE
+            hole = slot
+        slot = (slot + 1) & mask
+
+
+@njit
+def _prefix_key(s: State, request: int, block: int) -> int:
+    ratio = s.spec[0].hash_ratio
+    prefix = s.hashes[s.requests[request].hash_start + block // ratio]
+    return int(prefix * ratio + block % ratio)
+
+
+@njit
+def _unlink(s: State, rank: int, block: int) -> None:
+    """Take a block out of the free queue."""
+    blocks = s.blocks[rank]
+    blocks[blocks[block].previous].next = blocks[block].next
+    blocks[blocks[block].next].previous = blocks[block].previous
+    s.ranks[rank].free_blocks -= 1
+
+
+@njit
+def _link_after(s: State, rank: int, block: int, after: int) -> None:
+    blocks = s.blocks[rank]
+    following = blocks[after].next
+    blocks[block].previous = after
+    blocks[block].next = following
+    blocks[after].next = block
+    blocks[following].previous = block
+    s.ranks[rank].free_blocks += 1
+
+
+@njit
+def _unreference(s: State, rank: int, block: int) -> None:
+    """Give up one reference; an unused block is evicted first if unhashed, else last."""
+    entry = s.blocks[rank, block]
+    entry.references -= 1
+    if entry.references == 0:
+        head = s.spec[0].blocks
+        after = head if entry.key == UNHASHED else s.blocks[rank, head].previous
+        _link_after(s, rank, block, after)
+
+
+@njit
+def find_prefix(s: State, rank: int, request: int) -> tuple[int, int]:
+    """Leading blocks of the request in the cache, and how many of them no request holds.
+
+    At least one token is always left to compute, for its logits.
+    """
+    if not s.spec[0].caching:
+        return 0, 0
+    q = s.requests[request]
+    limit = min(q.hash_blocks, (q.prompt + q.generated - 1) // s.spec[0].block_size)
+    keys = s.cached_keys[rank]
+    hits = 0
+    unused = 0
+    while hits < limit:
+        key = _prefix_key(s, request, hits)
+        slot = _slot(keys, key)
+        if keys[slot] != key:
+            break
+        if s.blocks[rank, s.cached_blocks[rank, slot]].references == 0:
+            unused += 1
+        hits += 1
+    return hits, unused
+
+
+@njit
+def share_prefix(s: State, rank: int, request: int, hits: int) -> None:
+    """Hold the first ``hits`` blocks, which ``find_prefix`` has just found."""
+    q = s.requests[request]
+    keys = s.cached_keys[rank]
+    for index in range(hits):
+        block = s.cached_blocks[rank, _slot(keys, _prefix_key(s, request, index))]
+        if s.blocks[rank, block].references == 0:
+            _unlink(s, rank, block)
+        s.blocks[rank, block].references += 1
+    q.shared_blocks = hits
+    q.blocks = hits
+
+
+@njit
+def blocks_short(s: State, rank: int, request: int, tokens: int) -> int:
+    """How many blocks a request lacks, beside those it holds, for ``tokens`` in all."""
+    size = s.spec[0].block_size
+    return int((tokens + size - 1) // size - s.requests[request].blocks)
+
+
+@njit
+def allocate(s: State, rank: int, request: int, tokens: int) -> None:
+    """Give a request blocks for ``tokens`` in all, and hash those that become full.
+
+    The caller has made sure that enough are free. Full blocks can be found by others at once, as
+    in vLLM, where they are computed in the same step.
+    """
+    short = blocks_short(s, rank, request, tokens)
+    q = s.requests[request]
+    if not s.spec[0].caching:
+        s.ranks[rank].free_blocks -= short
+        q.blocks += short
+        return
+    size = s.spec[0].block_size
+    full = tokens // size
+    if q.newest_block != NONE and q.blocks <= full:
+        _hash(s, rank, request, q.newest_block, q.blocks - 1)
+    head = s.spec[0].blocks
+    for _ in range(short):
+        block = s.blocks[rank, head].next
+        _unlink(s, rank, block)
+        entry = s.blocks[rank, block]
+        if entry.key >= 0:
+            _forget(s.cached_keys[rank], s.cached_blocks[rank], entry.key)
+        entry.key = UNHASHED
+        entry.references = 1
+        entry.older = q.newest_block
+        q.newest_block = block
+        q.blocks += 1
+        if q.blocks <= full:
+            _hash(s, rank, request, block, q.blocks - 1)
+
+
+@njit
+def _hash(s: State, rank: int, request: int, block: int, index: int) -> None:
+    """A block has become full: make it known under the prefix it ends, if that has a hash."""
+    entry = s.blocks[rank, block]
+    if entry.key != UNHASHED:
+        return
+    entry.key = UNSHARED
+    if index < s.requests[request].hash_blocks:
+        key = _prefix_key(s, request, index)
+        slot = _slot(s.cached_keys[rank], key)
+        if s.cached_keys[rank, slot] != key:  # else another request computed it first
+            s.cached_keys[rank, slot] = key
+            s.cached_blocks[rank, slot] = block
+            entry.key = key
+
+
+@njit
+def release(s: State, rank: int, request: int) -> None:
+    """Give up all blocks of a request, the last first, so that a prefix outlives its tail."""
+    q = s.requests[request]
+    if not s.spec[0].caching:
+        s.ranks[rank].free_blocks += q.blocks
+        q.blocks = 0
+        return
+    block = q.newest_block
+    while block != NONE:
+        older = s.blocks[rank, block].older
+        _unreference(s, rank, block)
+        block = older
+    for index in range(q.shared_blocks - 1, -1, -1):
+        slot = _slot(s.cached_keys[rank], _prefix_key(s, request, index))
+        _unreference(s, rank, s.cached_blocks[rank, slot])
+    q.newest_block = NONE
+    q.shared_blocks = 0
+    q.blocks = 0

@@ -1,0 +1,144 @@
+"""The simulator's memory: one record type for each thing that the compiled core touches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+NONE = -1
+"""No request, no block."""
+
+REQUEST = np.dtype(
+    [
+        ("arrival_s", np.float64),
+        ("first_token_s", np.float64),
+        ("last_token_s", np.float64),
+        ("finish_s", np.float64),
+        ("sequence", np.int64),
+        ("hash_start", np.int64),
+        ("hash_blocks", np.int32),  # KV blocks of the prompt whose hash is known
+        ("prompt", np.int32),
+        ("output", np.int32),
+        ("generated", np.int32),
+        ("computed", np.int32),
+        ("scheduled", np.int32),  # tokens in the step that runs
+        ("blocks", np.int64),  # KV blocks held
+        ("shared_blocks", np.int64),  # of those, the leading ones found in the cache
+        ("newest_block", np.int64),  # head of the chain of the others
+        ("next", np.int64),  # in the inbox or the waiting queue
+        ("rank", np.int64),
+        ("dispatcher", np.int32),
+        ("cached", np.int32),
+        ("preemptions", np.int32),
+        ("outcome", np.int8),
+        ("decodes", np.bool_),  # has emitted a token since it was admitted last
+    ]
+)
+
+RANK = np.dtype(
+    [
+        ("step_start_s", np.float64),
+        ("step_end_s", np.float64),  # infinity while no step runs
+        ("local_s", np.float64),
+        ("random", np.uint64),
+        ("holding_tokens", np.int64),
+        ("waiting_tokens", np.int64),
+        ("prefill_tokens", np.int64),
+        ("prefill_squares", np.int64),  # sum of L^2 - c^2: twice the pairs still to come
+        ("decode_seqs", np.int64),
+        ("decode_kv_tokens", np.int64),
+        ("free_blocks", np.int64),
+        ("version", np.int64),
+        ("steps_unpublished", np.int64),
+        ("pending_first", np.int64),
+        ("pending_count", np.int64),
+        ("running", np.int64),
+        ("waiting", np.int64),
+        ("waiting_head", np.int64),
+        ("waiting_tail", np.int64),
+        ("inbox_head", np.int64),
+        ("inbox_tail", np.int64),
+        ("step_prefill", np.int32),
+        ("step_decodes", np.int32),
+        ("step_preemptions", np.int32),
+        ("next_tokens", np.int32),
+        ("capacity_bound", np.bool_),
+    ]
+)
+
+CLOCK = np.dtype(
+    [
+        ("now_s", np.float64),
+        ("steps", np.int64),  # rows of the step log in use
+        ("gaps", np.int64),
+        ("finished", np.int64),  # requests in the list of the ended
+        ("wave_step", np.int64),  # lockstep: steps since the group was idle
+        ("idle_steps", np.int64),  # lockstep: steps in a row in which nothing was done
+        ("submitted", np.int64),
+        ("group_end_s", np.float64),  # lockstep: end of the step that runs, infinity for none
+        ("has_limits", np.bool_),  # lockstep: the budget has spoken for the next step
+    ]
+)
+
+SPEC = np.dtype(
+    [
+        ("lockstep", np.bool_),
+        ("asks_budget", np.bool_),  # limits change from step to step
+        ("caching", np.bool_),
+        ("max_batched_tokens", np.int64),
+        ("max_seqs", np.int64),
+        ("block_size", np.int64),
+        ("blocks", np.int64),  # KV blocks of a rank
+        ("hash_ratio", np.int64),  # KV blocks under one prefix hash
+        ("interval_steps", np.int64),
+        ("publish_on_prefill", np.bool_),
+        ("interval_s", np.float64),
+        ("delay_s", np.float64),
+        ("jitter_s", np.float64),
+        ("loss", np.float64),
+    ]
+)
+
+BLOCK = np.dtype(
+    [
+        ("key", np.int64),
+        ("previous", np.int64),  # in the free queue
+        ("next", np.int64),
+        ("older", np.int64),  # in the chain of the request that allocated it
+        ("references", np.int64),
+    ]
+)
+
+UNHASHED = -1
+"""Key of a block that is not full."""
+
+UNSHARED = -2
+"""Key of a full block that no other request can ask for."""
+
+
+class State(NamedTuple):
+    """All arrays of a simulation. R ranks, D dispatchers, n requests, B blocks a rank."""
+
+    spec: np.ndarray  # SPEC[1]
+    costs: np.ndarray  # COSTS[1]
+    clock: np.ndarray  # CLOCK[1]
+    requests: np.ndarray  # REQUEST[n]
+    ranks: np.ndarray  # RANK[R]
+    batch: np.ndarray  # int64[R, max_seqs], running requests in order of admission
+    steps: np.ndarray  # STEP_RECORD[...], grows
+    gaps: np.ndarray  # float64[...], grows
+    ended: np.ndarray  # int64[...], requests ended since the last call, grows
+    limit_tokens: np.ndarray  # int64[R]
+    limit_s: np.ndarray  # float64[R]
+    heard: np.ndarray  # int64[R, D], highest sequence received
+    reports: np.ndarray  # REPORT[R], what dispatchers see
+    seen: np.ndarray  # int64[R, D], acknowledgements that dispatchers see
+    generation: np.ndarray  # int64[1]
+    pending_s: np.ndarray  # float64[R, P], when reports under way arrive, grows
+    pending: np.ndarray  # REPORT[R, P]
+    pending_heard: np.ndarray  # int64[R, P, D]
+    hashes: np.ndarray  # int64[m], dense prefix hashes
+    blocks: np.ndarray  # BLOCK[R, B + 1], the last is the head of the free queue
+    cached_keys: np.ndarray  # int64[R, M], open-addressed: key to block
+    cached_blocks: np.ndarray  # int64[R, M]

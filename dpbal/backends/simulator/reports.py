@@ -1,0 +1,136 @@
+"""Flow 2 in the simulator, compiled: a step's report, its way through the transport, its reader."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpbal.backends.simulator.layout import NONE, State
+from dpbal.jit import njit
+
+
+@njit
+def _uniform(s: State, r: int) -> float:
+    """Next number in [0, 1) of a rank's own stream (splitmix64)."""
+    rank = s.ranks[r]
+    rank.random += np.uint64(0x9E3779B97F4A7C15)
+    z = rank.random
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return np.float64(z >> np.uint64(11)) / 9007199254740992.0
+
+
+@njit
+def oldest_arrival_s(s: State, r: int) -> float:
+    """Arrival of the oldest request without a first token, infinity for none."""
+    oldest = np.inf
+    rank = s.ranks[r]
+    if rank.waiting_head != NONE:
+        oldest = s.requests[rank.waiting_head].arrival_s
+    for k in range(rank.running - 1, -1, -1):  # prefills in progress were admitted last
+        q = s.requests[s.batch[r, k]]
+        if q.generated > 0:
+            break
+        oldest = min(oldest, q.arrival_s)
+    return oldest
+
+
+@njit
+def fill_report(s: State, r: int, report: np.ndarray, at: int) -> None:
+    """Write what a rank knows of itself into ``report[at]``."""
+    rank = s.ranks[r]
+    spec = s.spec[0]
+    costs = s.costs[0]
+    now_s = s.clock[0].now_s
+    record = report[at]
+    record.epoch = 1
+    record.version = rank.version
+    record.time_s = now_s
+    record.running = rank.running
+    record.waiting = rank.waiting
+    record.holding_tokens = rank.holding_tokens
+    record.waiting_tokens = rank.waiting_tokens
+    record.kv_used_tokens = (spec.blocks - rank.free_blocks) * spec.block_size
+    record.kv_capacity_tokens = spec.blocks * spec.block_size
+    record.prefill_tokens = rank.prefill_tokens
+    record.prefill_s = prefill_s(s, r)
+    record.decode_seqs = rank.decode_seqs
+    record.decode_s = (
+        costs.decode_s_per_seq * rank.decode_seqs + costs.kv_s_per_token * rank.decode_kv_tokens
+    )
+    record.oldest_wait_s = max(0.0, now_s - oldest_arrival_s(s, r))
+
+
+@njit
+def prefill_s(s: State, r: int) -> float:
+    """Seconds of local time that the rank's waiting and running prefill still takes."""
+    rank = s.ranks[r]
+    costs = s.costs[0]
+    return float(
+        costs.prefill_s_per_token * rank.prefill_tokens
+        + 0.5 * costs.attention_s_per_pair * rank.prefill_squares
+    )
+
+
+@njit
+def publish(s: State, r: int) -> None:
+    """After a step: report it, if the transport's interval says so and the report is not lost."""
+    rank = s.ranks[r]
+    spec = s.spec[0]
+    rank.steps_unpublished += 1
+    due = rank.steps_unpublished >= spec.interval_steps
+    if not due and not (spec.publish_on_prefill and rank.step_prefill > 0):
+        return
+    rank.steps_unpublished = 0
+    rank.version += 1
+    if spec.loss > 0 and _uniform(s, r) < spec.loss:
+        return
+    if spec.delay_s == 0 and spec.jitter_s == 0 and spec.interval_s == 0:
+        fill_report(s, r, s.reports, r)
+        s.seen[r] = s.heard[r]
+        s.generation[0] += 1
+        return
+    slots = s.pending_s.shape[1]
+    arrival_s = s.clock[0].now_s + spec.delay_s
+    if spec.jitter_s > 0:
+        arrival_s += spec.jitter_s * _uniform(s, r)
+    if rank.pending_count > 0:  # one connection keeps the order
+        last = (rank.pending_first + rank.pending_count - 1) % slots
+        arrival_s = max(arrival_s, s.pending_s[r, last])
+        if spec.delay_s == 0 and spec.jitter_s == 0:
+            rank.pending_count -= 1  # nobody can see between two refreshes: only the last counts
+    slot = (rank.pending_first + rank.pending_count) % slots
+    s.pending_s[r, slot] = arrival_s
+    fill_report(s, r, s.pending[r], slot)
+    s.pending_heard[r, slot] = s.heard[r]
+    rank.pending_count += 1
+
+
+@njit
+def is_pending_full(s: State) -> bool:
+    """Whether a rank could not put another report under way."""
+    slots = s.pending_s.shape[1]
+    fullest = 0
+    for r in range(s.ranks.size):
+        fullest = max(fullest, s.ranks[r].pending_count)
+    return fullest >= slots
+
+
+@njit
+def deliver(s: State, until_s: float) -> None:
+    """Let dispatchers see the reports that have arrived, as of the last refresh."""
+    interval_s = s.spec[0].interval_s
+    if interval_s > 0:
+        until_s = np.floor(until_s / interval_s * (1 + 1e-15)) * interval_s
+    slots = s.pending_s.shape[1]
+    for r in range(s.ranks.size):
+        rank = s.ranks[r]
+        newest = NONE
+        while rank.pending_count > 0 and s.pending_s[r, rank.pending_first] <= until_s:
+            newest = rank.pending_first
+            rank.pending_first = (rank.pending_first + 1) % slots
+            rank.pending_count -= 1
+        if newest != NONE:
+            s.reports[r] = s.pending[r, newest]
+            s.seen[r] = s.pending_heard[r, newest]
+            s.generation[0] += 1
