@@ -1,0 +1,98 @@
+"""The table a run prints: the combination beside round robin and the pooled reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+ROWS = (
+    # label, metric, statistic, scale, unit, digits, key of the closed gap
+    ("TTFT mean", "ttft_s", "mean", 1.0, "s", 3, "ttft_mean"),
+    ("TTFT p99", "ttft_s", "p99", 1.0, "s", 3, "ttft_p99"),
+    ("TPOT mean", "tpot_s", "mean", 1e3, "ms", 1, "tpot_mean"),
+    ("ITL p99", "itl_s", "p99", 1e3, "ms", 1, None),
+    ("E2E mean", "e2e_s", "mean", 1.0, "s", 2, "e2e_mean"),
+    ("output", "output_tokens_per_s", None, 1.0, "tok/s", 0, None),
+    ("goodput", "goodput_rps", None, 1.0, "req/s", 2, None),
+    ("straggler share", "straggler_share", None, 100.0, "%", 1, None),
+)
+
+
+def show(summary: dict[str, Any], directory: Path) -> None:
+    """Print a run's summary and where its files are."""
+    from rich import get_console
+    from rich.table import Table
+
+    console = get_console()
+    config = summary["config"]
+    group = config["group"]
+    rate = summary["rate_rps"]
+    console.print(
+        f"[bold]{title(config)}[/bold] on {summary['requests']['offered']} requests"
+        + (f" at {rate:.2f}/s" if rate is not None else " at once")
+        + f", {group['ranks']} {group['kind']} ranks, {config['profile']['model']}"
+        f" on {config['profile']['device']} (simulated)",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    columns = {config["balancer"]["name"]: summary}
+    for label, key in (("round robin", "baseline"), ("pooled", "pooled")):
+        if summary[key] is not None:
+            columns[label] = summary[key]
+    for label in columns:
+        table.add_column(label, justify="right")
+    if summary["gap_closed"] is not None:
+        table.add_column("gap closed", justify="right")
+    for label, metric, statistic, scale, unit, digits, gap in ROWS:
+        cells = [_cell(side, metric, statistic, scale, digits) for side in columns.values()]
+        if summary["gap_closed"] is not None:
+            cells.append(_percent(summary["gap_closed"][gap]) if gap else "")
+        table.add_row(f"{label} ({unit})", *cells)
+    console.print(table)
+    for line in remarks(summary):
+        console.print(line, highlight=False)
+    console.print(f"results in {directory}", highlight=False, soft_wrap=True)
+
+
+def title(config: dict[str, Any]) -> str:
+    """The combination in a few words."""
+    return (
+        f"{config['balancer']['name']} + {config['budget']['name']}"
+        f" + {config['transport']['name']} + ledger {config['ledger']['mode']}"
+    )
+
+
+def remarks(summary: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    lines = []
+    counts = summary["requests"]
+    lost = {k: counts[k] for k in ("failed", "aborted", "unfinished") if counts[k]}
+    if lost:
+        lines.append("not finished: " + ", ".join(f"{n} {name}" for name, n in lost.items()))
+    if summary["unstable"]:
+        lines.append(
+            "unstable: queues grew all along, so latencies depend on the length of the run"
+        )
+    if summary["baseline"] is not None and summary["baseline"]["unstable"]:
+        lines.append("round robin is unstable here, so no share of the gap is given")
+    if summary["no_effect"]:
+        lines.append("no effect: " + "; ".join(summary["no_effect"]))
+    speed, decisions = summary["speed"], summary["decisions"]
+    lines.append(
+        f"simulated {speed['requests_per_s']:,.0f} requests/s,"
+        f" {speed['rank_steps_per_s']:,.0f} rank steps/s;"
+        f" dispatch {decisions['p50_us']:.1f} us p50, {decisions['p99_us']:.1f} us p99"
+    )
+    return lines
+
+
+def _cell(
+    side: dict[str, Any], metric: str, statistic: str | None, scale: float, digits: int
+) -> str:
+    value = side[metric] if statistic is None else side[metric][statistic]
+    return "-" if value is None else f"{value * scale:,.{digits}f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

@@ -1,0 +1,123 @@
+"""Flow 3, config to result: build the combination, run it, compare it on the same requests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dpbal.backends.base import Backend, Parts, Records
+from dpbal.backends.simulator.simulator import Simulator
+from dpbal.config import Config
+from dpbal.core import LoadTable
+from dpbal.dispatcher import Dispatcher
+from dpbal.errors import ConfigError
+from dpbal.ledger import Ledger
+from dpbal.parts import build, build_step_time
+from dpbal.progress import Progress
+from dpbal.reference import run_pooled, saturation_rate
+from dpbal.workloads.base import Requests, Workload
+
+BASELINE = {"balancer": {"name": "round_robin"}, "budget": {"name": "fixed"}}
+"""What every combination is compared with, on the same requests and engines."""
+
+
+class Experiment:
+    """One combination and the requests that it and its references will meet.
+
+    Args:
+        config: What to run.
+
+    Attributes:
+        backend: Where the requests run.
+        requests: At the rate or load that the config asks for.
+
+    Raises:
+        DpbalError: For anything wrong with a part or the workload, before anything runs.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        build_parts(config)
+        self.backend: Backend = build("backend", config.backend)
+        workload: Workload = build("workload", config.workload)
+        requests = workload.generate(config.seed)
+        rate = workload.rate
+        if rate is None and workload.load is not None:
+            step_time = build_step_time(config.profile)
+            capacity = saturation_rate(requests, self._simulator, step_time, config.group.ranks)
+            rate = workload.load * capacity
+        self.requests: Requests = requests if rate is None else requests.at_rate(rate)
+
+    def run(self, progress: Progress) -> Records:
+        """Run the combination."""
+        return self._run(self.config, progress)
+
+    def run_baseline(self, progress: Progress) -> Records:
+        """Run round robin with the engines' own token budget on the same requests."""
+        return self._run(replace(self.config, **BASELINE), progress)  # type: ignore[arg-type]
+
+    def run_pooled(self) -> Records:
+        """Run the pooled reference machine on the same requests."""
+        step_time = build_step_time(self.config.profile)
+        ranks = self.config.group.ranks
+        return run_pooled(self.requests, self._simulator, step_time, ranks, self.config.seed)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the combination is itself what others are compared with."""
+        return all(getattr(self.config, key)["name"] == BASELINE[key]["name"] for key in BASELINE)
+
+    @property
+    def _simulator(self) -> Simulator:
+        if not isinstance(self.backend, Simulator):
+            raise ConfigError("the pooled reference machine exists in the simulator only")
+        return self.backend
+
+    def _run(self, config: Config, progress: Progress) -> Records:
+        told = progress.track(config.balancer["name"], len(self.requests))
+        return self.backend.run(self.requests, build_parts(config), told)
+
+
+def build_parts(config: Config) -> Parts:
+    """A fresh set of parts for one run; they keep the state of that run."""
+    group = config.group
+    step_time = build_step_time(config.profile)
+    table = LoadTable(group.ranks, group.dispatchers)
+    dispatchers = []
+    for number in range(group.dispatchers):
+        balancer = build("balancer", config.balancer)
+        balancer.start(group.ranks, config.seed * 1009 + number)
+        ledger = Ledger(group.ranks, number, mode=config.ledger.mode)
+        signal = build("signal", config.signal)
+        dispatchers.append(Dispatcher(balancer, signal, ledger, table, step_time))
+    return Parts(
+        dispatchers=dispatchers,
+        transport=build("transport", config.transport),
+        budget=build("budget", config.budget),
+        step_time=step_time,
+        kind=group.kind,
+        ranks=group.ranks,
+        seed=config.seed,
+    )
+
+
+def run(config: Config, directory: Path) -> dict[str, Any]:
+    """Run a config, write its results into ``directory``, print them, and return the summary.
+
+    Raises:
+        DpbalError: For anything wrong with the config or its workload.
+    """
+    from dpbal import console, results
+
+    experiment = Experiment(config)
+    with Progress(config.progress) as progress:
+        records = experiment.run(progress)
+        baseline = pooled = None
+        if config.compare:
+            baseline = records if experiment.is_baseline else experiment.run_baseline(progress)
+            pooled = experiment.run_pooled()
+    summary = results.summarise(config, experiment.requests, records, baseline, pooled)
+    results.write(directory, config, summary, records)
+    console.show(summary, directory)
+    return summary

@@ -1,0 +1,187 @@
+"""The files a run leaves: ``result.json``, the resolved config, and two tables as Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpbal.backends.base import Outcome, Records
+from dpbal.balancers import BALANCERS
+from dpbal.budgets import BUDGETS
+from dpbal.config import Config, to_dict
+from dpbal.metrics import is_unstable
+from dpbal.metrics import summarise as summarise_records
+from dpbal.modes import GroupKind
+from dpbal.workloads.base import Requests
+
+if TYPE_CHECKING:
+    import polars
+
+PACKAGES = ("dpbal", "numpy", "numba", "hydra-core")
+
+CLOSED = {
+    "ttft_mean": ("ttft_s", "mean"),
+    "ttft_p99": ("ttft_s", "p99"),
+    "tpot_mean": ("tpot_s", "mean"),
+    "e2e_mean": ("e2e_s", "mean"),
+}
+"""Metrics for which the closed part of the gap is given."""
+
+SMALL_GAP = 0.05
+"""Under this share of round robin's value there is no gap to speak of."""
+
+
+def summarise(
+    config: Config,
+    requests: Requests,
+    records: Records,
+    baseline: Records | None,
+    pooled: Records | None,
+) -> dict[str, Any]:
+    """Everything that ``result.json`` holds.
+
+    Args:
+        config: What was run.
+        requests: On what.
+        records: What happened.
+        baseline: What round robin did, or None if it did not run.
+        pooled: What the pooled reference did, or None if it did not run.
+    """
+    slo = config.slo
+    result: dict[str, Any] = dict(summarise_records(records, slo))
+    result["requests_digest"] = requests_digest(requests)
+    result["rate_rps"] = requests.rate if np.isfinite(requests.rate) else None
+    result["baseline"] = None if baseline is None else summarise_records(baseline, slo)
+    result["pooled"] = None if pooled is None else summarise_records(pooled, slo)
+    result["gap_closed"] = None
+    if baseline is not None and pooled is not None:
+        result["baseline"]["unstable"] = is_unstable(baseline)
+        result["gap_closed"] = gap_closed(
+            result, result["baseline"], result["pooled"], result["baseline"]["unstable"]
+        )
+    result["unstable"] = is_unstable(records)
+    result["no_effect"] = no_effect(config, requests)
+    result["speed"] = {
+        "wall_s": records.wall_s,
+        "requests_per_s": len(records.requests) / records.wall_s,
+        "rank_steps_per_s": len(records.steps) / records.wall_s,
+    }
+    decisions_us = records.decision_ns / 1e3
+    result["decisions"] = {
+        "count": len(decisions_us),
+        "p50_us": float(np.quantile(decisions_us, 0.5)) if len(decisions_us) else None,
+        "p99_us": float(np.quantile(decisions_us, 0.99)) if len(decisions_us) else None,
+    }
+    result["config"] = to_dict(config)
+    result["seed"] = config.seed
+    result["versions"] = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+    return result
+
+
+def requests_digest(requests: Requests) -> str:
+    """A name for this very set of requests: runs that bear the same one met the same requests.
+
+    Arrivals count to the microsecond, as their last digits differ from machine to machine.
+    """
+    arrivals_us = np.rint((requests.arrival_s - requests.arrival_s[0]) * 1e6)
+    hashes = [requests.hash_offsets, requests.block_hashes] if requests.has_hashes else []
+    columns = [
+        arrivals_us,
+        requests.prompt_tokens,
+        requests.output_tokens,
+        *hashes,
+        requests.session,
+        requests.pinned_rank,
+    ]
+    digest = hashlib.blake2b(digest_size=16)
+    for column in columns:
+        values = np.zeros(0, "<i8") if column is None else np.ascontiguousarray(column, "<i8")
+        digest.update(len(values).to_bytes(8, "little"))
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def gap_closed(
+    policy: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+    pooled: Mapping[str, Any],
+    baseline_unstable: bool,
+) -> dict[str, float | None]:
+    """(round robin - policy) / (round robin - pooled) for each metric.
+
+    None where round robin is unstable, or where the gap is under 5 % of round robin's value: a
+    share of nearly nothing says nothing.
+    """
+    closed: dict[str, float | None] = {}
+    for name, (metric, statistic) in CLOSED.items():
+        values = [side[metric][statistic] for side in (policy, baseline, pooled)]
+        closed[name] = None
+        if baseline_unstable or None in values:
+            continue
+        own, worst, best = values
+        if worst - best >= SMALL_GAP * worst > 0:
+            closed[name] = (worst - own) / (worst - best)
+    return closed
+
+
+def no_effect(config: Config, requests: Requests) -> list[str]:
+    """Parts of the combination that change nothing, each with the reason."""
+    balancer = BALANCERS[config.balancer["name"]]
+    rule = config.balancer["name"]
+    idle = []
+    if not balancer.uses_signal:
+        idle.append(f"signal: {rule} does not rank by it")
+    if not balancer.uses_reports:
+        idle.append(f"transport: {rule} does not read reports")
+        idle.append(f"ledger.mode: {rule} does not read what is in flight")
+    if config.group.kind is GroupKind.independent and BUDGETS[config.budget["name"]].needs_lockstep:
+        idle.append(f"budget: {config.budget['name']} acts in lockstep groups only")
+    if config.workload.get("rate") is not None and config.workload.get("load") is not None:
+        idle.append("workload.load: workload.rate takes its place")
+    if config.backend.get("prefix_cache") and not requests.has_hashes:
+        idle.append("backend.prefix_cache: the workload knows no prefix hashes")
+    return idle
+
+
+def write(directory: Path, config: Config, summary: dict[str, Any], records: Records) -> None:
+    """Write all files of a run; ``result.json`` last, so that its presence means completeness."""
+    from omegaconf import OmegaConf
+
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(to_dict(config)), directory / "config.yaml")
+    _requests_frame(records).write_parquet(directory / "requests.parquet")
+    _frame(records.steps).write_parquet(directory / "steps.parquet")
+    partial = directory / "result.json.partial"
+    partial.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    partial.replace(directory / "result.json")
+
+
+def _requests_frame(records: Records) -> polars.DataFrame:
+    import polars
+
+    names = polars.Series([outcome.name for outcome in Outcome])
+    outcomes = polars.Enum(names)
+    frame = _frame(records.requests)
+    return frame.with_columns(
+        polars.col("first_token_s", "finish_s").fill_nan(None),
+        polars.col("outcome")
+        .cast(polars.UInt32)
+        .replace_strict(list(range(len(names))), names, return_dtype=outcomes),
+    )
+
+
+def _frame(rows: np.ndarray) -> polars.DataFrame:
+    import polars
+
+    names = rows.dtype.names or ()
+    return polars.DataFrame({name: np.ascontiguousarray(rows[name]) for name in names})
