@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,8 +22,8 @@ class Sum(Signal):
     tokens and seconds do not add up.
 
     Args:
-        terms: Weight of each signal, by name. Without any it is ``holding_tokens`` plus
-            ``in_flight``, the number of SGLang PR #7379.
+        terms: Weight of each signal, by name. None is ``holding_tokens`` plus ``in_flight``, the
+            number of SGLang PR #7379.
 
     Example:
         >>> Sum({"prefill_work": 1.0, "in_flight": 1.0}).counts
@@ -33,7 +33,7 @@ class Sum(Signal):
         ValueError: For an unknown term, terms that count different things, or ``in_flight`` alone.
     """
 
-    terms: dict[str, float] = field(default_factory=dict)
+    terms: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         terms = self.terms or {"holding_tokens": 1.0, "in_flight": 1.0}
