@@ -32,12 +32,22 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = str(_cache_folder())
 
 
-def is_compiled() -> bool:
-    """Whether this version has been compiled here before."""
-    return Path(numba.config.CACHE_DIR).is_dir()
+def is_compiled(name: str) -> bool:
+    """Whether this version of a function, ``module.function``, has been compiled here before."""
+    return any(Path(numba.config.CACHE_DIR).rglob(f"{name}-*.nbi"))
 
 
 def njit(function: F) -> F:
-    """Compile a function, with the result kept for the next process."""
+    """Compile a function that makes no arrays, with the result kept for the next process.
+
+    It counts no references: the caller keeps the arrays, and counting those of the simulator's two
+    dozen at every call takes longer than the work.
+    """
+    compiled: F = numba.njit(cache=True, _nrt=False)(function)
+    return compiled
+
+
+def njit_making_arrays(function: F) -> F:
+    """Compile a function that makes arrays or calls one that does; it counts references."""
     compiled: F = numba.njit(cache=True)(function)
     return compiled

@@ -13,7 +13,7 @@ from dpbal.backends.simulator.reports import (
 )
 from dpbal.backends.simulator.scheduler import complete, read_inbox, schedule, submit
 from dpbal.backends.simulator.views import open_views
-from dpbal.jit import njit
+from dpbal.jit import njit, njit_making_arrays
 from dpbal.step_time import common_s as _common_s
 
 ARRIVED = 0
@@ -30,7 +30,7 @@ STALL_STEPS = 100_000
 common_s = njit(_common_s)
 
 
-@njit
+@njit_making_arrays
 def advance(addresses: np.ndarray, until_s: float, request: int) -> int:
     """Submit ``request`` (or none) now, then run all steps that end by ``until_s``.
 
@@ -102,6 +102,8 @@ def _run_independent(s: State, until_s: float) -> int:
                 first = r
         if first == nobody or end_s > until_s:
             return ARRIVED
+        if clock.idle_steps > STALL_STEPS:
+            return STALLED
         if _must_grow(s):
             return GROW
         rank = s.ranks[first]
@@ -122,9 +124,11 @@ def _start_alone(s: State, r: int) -> None:
         return
     schedule(s, r)
     tokens = rank.step_prefill + rank.step_decodes
+    clock = s.clock[0]
+    clock.idle_steps = clock.idle_steps + 1 if tokens == 0 else 0
     mixed = rank.step_prefill > 0 and rank.step_decodes > 0
     costs = s.costs[0]
-    rank.step_start_s = s.clock[0].now_s
+    rank.step_start_s = clock.now_s
     rank.step_end_s = rank.step_start_s + (
         rank.local_s
         + common_s(
@@ -219,7 +223,7 @@ def _start_together(s: State) -> int:
     return ARRIVED
 
 
-@njit
+@njit_making_arrays
 def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
     """Write what every rank tells the budget before a step, ``VECTOR[ranks]``.
 

@@ -33,7 +33,8 @@ REQUEST = np.dtype(
         ("preemptions", np.int32),
         ("outcome", np.int8),
         ("decodes", np.bool_),  # has emitted a token since it was admitted last
-    ]
+    ],
+    align=True,
 )
 
 RANK = np.dtype(
@@ -64,7 +65,8 @@ RANK = np.dtype(
         ("step_preemptions", np.int32),
         ("next_tokens", np.int32),
         ("capacity_bound", np.bool_),
-    ]
+    ],
+    align=True,
 )
 
 CLOCK = np.dtype(
@@ -74,11 +76,12 @@ CLOCK = np.dtype(
         ("gaps", np.int64),
         ("finished", np.int64),  # requests in the list of the ended
         ("wave_step", np.int64),  # lockstep: steps since the group was idle
-        ("idle_steps", np.int64),  # lockstep: steps in a row in which nothing was done
+        ("idle_steps", np.int64),  # steps in a row in which nothing was done
         ("submitted", np.int64),
         ("group_end_s", np.float64),  # lockstep: end of the step that runs, infinity for none
         ("has_limits", np.bool_),  # lockstep: the budget has spoken for the next step
-    ]
+    ],
+    align=True,
 )
 
 SPEC = np.dtype(
@@ -97,7 +100,8 @@ SPEC = np.dtype(
         ("delay_s", np.float64),
         ("jitter_s", np.float64),
         ("loss", np.float64),
-    ]
+    ],
+    align=True,
 )
 
 BLOCK = np.dtype(
@@ -107,7 +111,8 @@ BLOCK = np.dtype(
         ("next", np.int64),
         ("older", np.int64),  # in the chain of the request that allocated it
         ("references", np.int64),
-    ]
+    ],
+    align=True,
 )
 
 UNHASHED = -1

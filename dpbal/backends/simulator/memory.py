@@ -117,8 +117,8 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _slots(timing: Timing) -> int:
-    delayed = timing.delay_s > 0 or timing.jitter_s > 0
-    return 64 if delayed else 2
+    is_delayed = timing.delay_s > 0 or timing.jitter_s > 0 or timing.interval_s > 0
+    return 64 if is_delayed else 1
 
 
 def _spec(

@@ -25,8 +25,11 @@ def oldest_arrival_s(s: State, r: int) -> float:
     """Arrival of the oldest request without a first token, infinity for none."""
     oldest = np.inf
     rank = s.ranks[r]
-    if rank.waiting_head != NONE:
-        oldest = s.requests[rank.waiting_head].arrival_s
+    request = rank.waiting_head
+    while request != NONE and s.requests[request].generated > 0:  # preempted after a first token
+        request = s.requests[request].next
+    if request != NONE:
+        oldest = s.requests[request].arrival_s
     for k in range(rank.running - 1, -1, -1):  # prefills in progress were admitted last
         q = s.requests[s.batch[r, k]]
         if q.generated > 0:
@@ -87,9 +90,11 @@ def publish(s: State, r: int) -> None:
         return
     if spec.delay_s == 0 and spec.jitter_s == 0 and spec.interval_s == 0:
         fill_report(s, r, s.reports, r)
-        s.seen[r] = s.heard[r]
+        for d in range(s.heard.shape[1]):
+            s.seen[r, d] = s.heard[r, d]
         s.generation[0] += 1
         return
+    _deliver_rank(s, r, s.clock[0].now_s)
     slots = s.pending_s.shape[1]
     arrival_s = s.clock[0].now_s + spec.delay_s
     if spec.jitter_s > 0:
@@ -97,12 +102,11 @@ def publish(s: State, r: int) -> None:
     if rank.pending_count > 0:  # one connection keeps the order
         last = (rank.pending_first + rank.pending_count - 1) % slots
         arrival_s = max(arrival_s, s.pending_s[r, last])
-        if spec.delay_s == 0 and spec.jitter_s == 0:
-            rank.pending_count -= 1  # nobody can see between two refreshes: only the last counts
     slot = (rank.pending_first + rank.pending_count) % slots
     s.pending_s[r, slot] = arrival_s
     fill_report(s, r, s.pending[r], slot)
-    s.pending_heard[r, slot] = s.heard[r]
+    for d in range(s.heard.shape[1]):
+        s.pending_heard[r, slot, d] = s.heard[r, d]
     rank.pending_count += 1
 
 
@@ -113,24 +117,30 @@ def is_pending_full(s: State) -> bool:
     fullest = 0
     for r in range(s.ranks.size):
         fullest = max(fullest, s.ranks[r].pending_count)
-    return fullest >= slots
+    return bool(fullest >= slots)
 
 
 @njit
 def deliver(s: State, until_s: float) -> None:
     """Let dispatchers see the reports that have arrived, as of the last refresh."""
+    for r in range(s.ranks.size):
+        _deliver_rank(s, r, until_s)
+
+
+@njit
+def _deliver_rank(s: State, r: int, until_s: float) -> None:
     interval_s = s.spec[0].interval_s
     if interval_s > 0:
         until_s = np.floor(until_s / interval_s * (1 + 1e-15)) * interval_s
     slots = s.pending_s.shape[1]
-    for r in range(s.ranks.size):
-        rank = s.ranks[r]
-        newest = NONE
-        while rank.pending_count > 0 and s.pending_s[r, rank.pending_first] <= until_s:
-            newest = rank.pending_first
-            rank.pending_first = (rank.pending_first + 1) % slots
-            rank.pending_count -= 1
-        if newest != NONE:
-            s.reports[r] = s.pending[r, newest]
-            s.seen[r] = s.pending_heard[r, newest]
-            s.generation[0] += 1
+    rank = s.ranks[r]
+    newest = NONE
+    while rank.pending_count > 0 and s.pending_s[r, rank.pending_first] <= until_s:
+        newest = rank.pending_first
+        rank.pending_first = (rank.pending_first + 1) % slots
+        rank.pending_count -= 1
+    if newest != NONE:
+        s.reports[r] = s.pending[r, newest]
+        for d in range(s.heard.shape[1]):
+            s.seen[r, d] = s.pending_heard[r, newest, d]
+        s.generation[0] += 1

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from dpbal.backends.base import STEP_RECORD
 from dpbal.backends.simulator.layout import BLOCK, CLOCK, RANK, REQUEST, SPEC, State
 from dpbal.core import REPORT
-from dpbal.jit import njit
+from dpbal.jit import njit_making_arrays
 from dpbal.step_time import COSTS
 
 
@@ -41,7 +41,7 @@ def _pointer(context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@njit
+@njit_making_arrays
 def open_views(t: np.ndarray) -> State:
     """The arrays behind ``addresses``, in the order of ``State``."""
     return State(

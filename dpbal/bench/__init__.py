@@ -1,0 +1,10 @@
+"""The command ``dpbal-bench``: how fast the simulator and every balancer's dispatch are.
+
+* ``cli.py``: the command line; ``commands.py``: what each command does with it.
+* ``simulator.py``: requests and rank-steps a second, by group size, kind and balancer.
+* ``scale.py``: 10,000 to a million requests, each in a process of its own.
+* ``dispatch.py``: microseconds of a whole dispatch, by balancer and group size.
+* ``subjects.py``: what is timed there, dpbal's dispatchers and vLLM's loop; ``traffic.py``: what
+  happens between two dispatches.
+* ``machine.py``: where it was measured, and how busy that was; ``tables.py``: the tables.
+"""

@@ -1,0 +1,127 @@
+"""The command line of ``dpbal-bench``; every mistake in it is one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from dpbal.errors import ConfigError, DpbalError
+
+USAGE = 2
+"""Exit code of a command line that cannot run; a benchmark that fails exits with 1."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark that the command line asks for."""
+    args = parser().parse_args(argv)
+    try:
+        from dpbal.bench import commands
+
+        commands.run(args)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except (ConfigError, OSError) as error:
+        _fail(str(error), USAGE)
+    except DpbalError as error:
+        _fail(str(error), 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be typed."""
+    root = _Parser(prog="dpbal-bench", description="Measures how fast dpbal itself is.")
+    commands = root.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    _add_simulator(
+        commands.add_parser(
+            "simulator", help="requests/s and rank-steps/s of simulated groups at 85 %% load"
+        )
+    )
+    _add_dispatch(
+        commands.add_parser(
+            "dispatch", help="microseconds of a whole dispatch, beside vLLM's formula"
+        )
+    )
+    for sub in commands.choices.values():
+        sub.add_argument("--seed", type=_seed, default=0, metavar="N", help="default 0")
+        sub.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    return root
+
+
+def _add_simulator(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--ranks", type=_counts, metavar="N,N", help="default 8,32,128; --scale: 8")
+    sub.add_argument(
+        "--kind", type=_names, metavar="KIND,..", help="default both; --scale: lockstep"
+    )
+    sub.add_argument(
+        "--balancer",
+        type=_names,
+        metavar="NAME,..",
+        help="default round_robin,least_prefill; --scale: least_prefill",
+    )
+    sub.add_argument(
+        "--workload",
+        metavar="NAME",
+        help="azure_conv (default where DPBAL_TRACES names its folder) or conv_like",
+    )
+    sub.add_argument("--requests", type=_counts, metavar="N,N", help="default: the whole trace")
+    sub.add_argument("--profile", metavar="NAME", help="default: that of dpbal-run")
+    sub.add_argument("--repeats", type=_count, metavar="N", help="default 5; --scale: 3")
+    sub.add_argument(
+        "--scale",
+        action="store_true",
+        help="10k, 100k and 1M requests like conversations, each run in a process of its own",
+    )
+
+
+def _add_dispatch(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--ranks", type=_counts, default=[8, 128, 1024], metavar="N,N", help="default 8,128,1024"
+    )
+    sub.add_argument("--balancer", type=_names, metavar="NAME,..", help="default: all")
+    sub.add_argument("--repeats", type=_count, default=9, metavar="N", help="default 9")
+    sub.add_argument(
+        "--dispatches", type=_count, default=1000, metavar="N", help="of a repeat; default 1000"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message}; type {self.prog} --help", USAGE)
+
+
+def _names(text: str) -> list[str]:
+    names = list(dict.fromkeys(name for name in text.split(",") if name))
+    return names or _bad(text, "names with commas between them")
+
+
+def _counts(text: str) -> list[int]:
+    return list(dict.fromkeys(_count(number) for number in text.split(",")))
+
+
+def _count(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _seed(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    return number if number >= least else _bad(text, f"a whole number from {least} up")
+
+
+def _bad(text: str, wanted: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"dpbal-bench: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)

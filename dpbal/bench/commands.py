@@ -1,0 +1,145 @@
+"""What each command of ``dpbal-bench`` does: check, measure, print, write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dpbal.balancers import BALANCERS
+from dpbal.bench import dispatch, machine, scale, simulator, tables, traffic
+from dpbal.errors import ConfigError, unknown
+from dpbal.modes import GroupKind
+from dpbal.parts import build
+
+WORKLOADS = ("azure_conv", "conv_like")
+
+MOST_RANKS = 65_536
+"""vLLM's identities of engines are two bytes."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a command found: dataclasses, and how it was asked."""
+
+    settings: dict[str, Any]
+    rows: Sequence[Any]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, and write the JSON file if one is asked for.
+
+    Raises:
+        DpbalError: For anything that does not exist or does not fit.
+    """
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        raise ConfigError(f"--json {args.json}: there is no folder {args.json.parent}")
+    before = machine.load()
+    tables.say(f"before: {before}")
+    measured = run_simulator(args) if args.command == "simulator" else run_dispatch(args)
+    after = machine.load()
+    tables.say(f"after: {after}")
+    if args.json is None:
+        return
+    report = {
+        "command": args.command,
+        "settings": {"seed": args.seed, **measured.settings},
+        "machine": machine.describe(before, after),
+        "rows": [asdict(row) for row in measured.rows],
+    }
+    args.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+
+def run_simulator(args: argparse.Namespace) -> Measured:
+    """Measure the simulator, or with ``--scale`` how it grows with the number of requests."""
+    cases = _scale_cases(args) if args.scale else _cases(args)
+    # what could still be wrong is the same for all, and compiling would be a long wait for it
+    build("workload", cases[0].config().workload).generate(args.seed)
+    repeats = args.repeats or (3 if args.scale else 5)
+    settings = {
+        "scale": args.scale,
+        "load": simulator.LOAD,
+        "profile": args.profile,
+        "repeats": repeats,
+    }
+    if args.scale:
+        tables.say("each run is a process of its own; compiling is apart")
+        scaled = scale.measure(cases, repeats)
+        tables.scale(scaled)
+        return Measured(settings, scaled)
+    compile_s = simulator.compile_all(cases)
+    tables.say(
+        f"apart from what follows: {compile_s:.1f} s to compile, or to load what was compiled; "
+        "no files are written"
+    )
+    rows = simulator.measure(cases, repeats, args.seed)
+    tables.simulator(rows)
+    return Measured({**settings, "compile_s": compile_s}, rows)
+
+
+def run_dispatch(args: argparse.Namespace) -> Measured:
+    """Measure a dispatch of every balancer."""
+    names = args.balancer or list(BALANCERS)
+    _check("balancer", names, list(BALANCERS))
+    if max(args.ranks) > MOST_RANKS:
+        raise ConfigError(f"--ranks may be up to {MOST_RANKS} here, got {max(args.ranks)}")
+    timer_us = dispatch.timer_us()
+    rows = dispatch.measure(names, args.ranks, args.repeats, args.dispatches, args.seed)
+    tables.dispatch(rows, timer_us)
+    settings = {
+        "repeats": args.repeats,
+        "dispatches": args.dispatches,
+        "timer_us": timer_us,
+        "traffic": traffic.DESCRIPTION,
+    }
+    return Measured(settings, rows)
+
+
+def _cases(args: argparse.Namespace) -> list[simulator.Case]:
+    workload = args.workload or simulator.default_workload()
+    if args.workload is None and workload == "conv_like":
+        tables.say("DPBAL_TRACES is not set, so this is conv_like and not the Azure trace")
+    kinds = args.kind or [kind.value for kind in GroupKind]
+    balancers = args.balancer or ["round_robin", "least_prefill"]
+    _check_choices(workload, kinds, balancers)
+    return simulator.cases(
+        workload,
+        kinds,
+        args.ranks or [8, 32, 128],
+        balancers,
+        args.requests or [None],
+        args.profile,
+        args.seed,
+    )
+
+
+def _scale_cases(args: argparse.Namespace) -> list[simulator.Case]:
+    workload = args.workload or "conv_like"
+    kinds = args.kind or ["lockstep"]
+    balancers = args.balancer or ["least_prefill"]
+    _check_choices(workload, kinds, balancers)
+    if workload != "conv_like":
+        raise ConfigError(f"--scale takes more requests than {workload} has; drop --workload")
+    return simulator.cases(
+        workload,
+        kinds,
+        args.ranks or [8],
+        balancers,
+        args.requests or scale.REQUESTS,
+        args.profile,
+        args.seed,
+    )
+
+
+def _check_choices(workload: str, kinds: Sequence[str], balancers: Sequence[str]) -> None:
+    _check("workload", [workload], WORKLOADS)
+    _check("kind", kinds, [kind.value for kind in GroupKind])
+    _check("balancer", balancers, list(BALANCERS))
+
+
+def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ConfigError(unknown(what, name, known))
