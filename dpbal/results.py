@@ -81,11 +81,14 @@ def summarise(
     }
     result["config"] = to_dict(config)
     result["seed"] = config.seed
-    result["versions"] = {
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-    }
+    result["versions"] = versions()
     return result
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on beside its config."""
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages}
 
 
 def requests_digest(requests: Requests) -> str:
@@ -94,12 +97,12 @@ def requests_digest(requests: Requests) -> str:
     Arrivals count to the microsecond, as their last digits differ from machine to machine.
     """
     arrivals_us = np.rint((requests.arrival_s - requests.arrival_s[0]) * 1e6)
-    hashes = [requests.hash_offsets, requests.block_hashes] if requests.has_hashes else []
     columns = [
         arrivals_us,
         requests.prompt_tokens,
         requests.output_tokens,
-        *hashes,
+        requests.hash_offsets if requests.has_hashes else None,
+        requests.block_hashes,
         requests.session,
         requests.pinned_rank,
     ]
