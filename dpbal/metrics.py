@@ -102,10 +102,11 @@ def straggler_share(records: Records) -> float:
 
 
 def is_unstable(records: Records) -> bool:
-    """Whether queues grew all along: the last quarter waited far longer than the second.
+    """Whether queues grew all along, as they do where more arrives than can be worked off.
 
-    True when the mean TTFT of the last quarter of requests is more than three times that of the
-    second quarter, and more than a tenth of the span of the arrivals.
+    True when the mean TTFT rose from quarter to quarter of the requests, by half and more from the
+    second to the last (growth from nothing at a constant rate makes that 7/3), to more than a tenth
+    of the span of the arrivals. A passing burst does not rise all along.
     """
     rows = records.requests
     ttft_s = np.where(np.isnan(rows["first_token_s"]), np.inf, rows["first_token_s"])
@@ -114,9 +115,10 @@ def is_unstable(records: Records) -> bool:
     quarter = len(ttft_s) // 4
     if quarter == 0:
         return False
-    second, last = ttft_s[quarter : 2 * quarter].mean(), ttft_s[-quarter:].mean()
+    means_s = ttft_s[: 4 * quarter].reshape(4, quarter).mean(axis=1)
+    is_rising = (means_s[1:] > means_s[:-1]).all() or np.isinf(means_s[-1])
     span_s = rows["arrival_s"][-1] - rows["arrival_s"][0]
-    return bool(last > 3 * second and last > 0.1 * span_s)
+    return bool(is_rising and means_s[3] > 1.5 * means_s[1] and means_s[3] > 0.1 * span_s)
 
 
 def _distribution(values: np.ndarray) -> dict[str, float | None]:

@@ -70,6 +70,23 @@ def common_s(
     return seconds + mixed_penalty_s if is_mixed else seconds
 
 
+def tokens_within(
+    prefill_s_per_token: float, attention_s_per_pair: float, seconds: float, context: float
+) -> float:
+    """Most whole prefill tokens after ``context`` that fit in ``seconds``; infinity if all do.
+
+    The positive root of ``e/2 x^2 + (b + e context) x = seconds``, in the form that does not cancel.
+    """
+    slope = prefill_s_per_token + attention_s_per_pair * context
+    curve = 0.5 * attention_s_per_pair
+    if seconds <= 0:
+        return 0.0
+    if seconds == math.inf or slope + curve == 0:
+        return math.inf
+    root = 2 * seconds / (slope + math.sqrt(slope * slope + 4 * curve * seconds))
+    return float(math.floor(root * (1 + 1e-12)))
+
+
 @dataclass
 class StepTime:
     """Step-time constants of a model on a device, with where they come from.
@@ -159,12 +176,9 @@ class StepTime:
         Raises:
             ValueError: If prefill costs nothing, so that any number would fit.
         """
-        if seconds <= 0:
-            return 0
-        slope = self.prefill_s_per_token + self.attention_s_per_pair * context
-        curve = 0.5 * self.attention_s_per_pair
-        if slope == 0 and curve == 0:
+        tokens = tokens_within(
+            self.prefill_s_per_token, self.attention_s_per_pair, seconds, context
+        )
+        if tokens == math.inf:
             raise ValueError("prefill costs nothing in this profile, so no time limits its tokens")
-        # the positive root of curve x^2 + slope x = seconds, in the form that does not cancel
-        root = 2 * seconds / (slope + math.sqrt(slope * slope + 4 * curve * seconds))
-        return math.floor(root * (1 + 1e-12))
+        return int(tokens)

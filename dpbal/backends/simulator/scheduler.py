@@ -19,11 +19,13 @@ from dpbal.backends.simulator.kv_cache import (
 from dpbal.backends.simulator.layout import NONE, State
 from dpbal.jit import njit
 from dpbal.step_time import local_s as _local_s
+from dpbal.step_time import tokens_within as _tokens_within
 
 FAILED = 2
 FINISHED = 1
 
 local_s = njit(_local_s)
+tokens_within = njit(_tokens_within)
 
 
 @njit
@@ -127,28 +129,14 @@ def _preempt_last(s: State, r: int) -> None:
 
 
 @njit
-def tokens_within(s: State, seconds: float, context: int) -> int:
-    """Most prefill tokens after ``context`` that fit in ``seconds`` of local time."""
-    if seconds == np.inf:
-        return np.iinfo(np.int64).max
-    if seconds <= 0:
-        return 0
-    costs = s.costs[0]
-    slope = costs.prefill_s_per_token + costs.attention_s_per_pair * context
-    curve = 0.5 * costs.attention_s_per_pair
-    divisor = slope + np.sqrt(slope * slope + 4 * curve * seconds)
-    if divisor == 0:
-        return np.iinfo(np.int64).max
-    return int(np.floor(2 * seconds / divisor * (1 + 1e-12)))
-
-
-@njit
 def schedule(s: State, r: int) -> None:
     """Fill the next step of a rank and work out its local time."""
     rank = s.ranks[r]
     spec = s.spec[0]
     costs = s.costs[0]
     block_size = spec.block_size
+    token_s = costs.prefill_s_per_token
+    pair_s = costs.attention_s_per_pair
     left = spec.max_batched_tokens
     left_prefill = s.limit_tokens[r]
     left_s = s.limit_s[r]
@@ -166,7 +154,10 @@ def schedule(s: State, r: int) -> None:
         q.scheduled = 0
         tokens = q.prompt + q.generated - q.computed
         if not q.decodes:
-            tokens = min(tokens, left_prefill, tokens_within(s, left_s, q.computed))
+            tokens = min(tokens, left_prefill)
+            fitting = tokens_within(token_s, pair_s, left_s, q.computed)
+            if fitting < tokens:
+                tokens = int(fitting)
         tokens = min(tokens, left)
         if tokens <= 0:
             continue
@@ -189,7 +180,7 @@ def schedule(s: State, r: int) -> None:
             prefill += tokens
             pairs += chunk_pairs
             left_prefill -= tokens
-            left_s -= costs.prefill_s_per_token * tokens + costs.attention_s_per_pair * chunk_pairs
+            left_s -= token_s * tokens + pair_s * chunk_pairs
 
     while (
         rank.step_preemptions == 0
@@ -202,7 +193,10 @@ def schedule(s: State, r: int) -> None:
         size = q.prompt + q.generated
         hits, unused_hits = find_prefix(s, r, request)
         cached = hits * spec.block_size
-        tokens = min(size - cached, left, left_prefill, tokens_within(s, left_s, cached))
+        tokens = min(size - cached, left, left_prefill)
+        fitting = tokens_within(token_s, pair_s, left_s, cached)
+        if fitting < tokens:
+            tokens = int(fitting)
         whole = (size + spec.block_size - 1) // spec.block_size
         if tokens <= 0 or whole - hits + unused_hits > rank.free_blocks:
             break
@@ -214,7 +208,7 @@ def schedule(s: State, r: int) -> None:
         pairs += chunk_pairs
         left -= tokens
         left_prefill -= tokens
-        left_s -= costs.prefill_s_per_token * tokens + costs.attention_s_per_pair * chunk_pairs
+        left_s -= token_s * tokens + pair_s * chunk_pairs
 
     if s.limit_tokens[r] > 0 and rank.step_preemptions == 0:
         rank.capacity_bound = rank.waiting > 0
