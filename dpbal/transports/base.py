@@ -15,6 +15,7 @@ class Timing(NamedTuple):
     Attributes:
         interval_steps: A rank publishes after every that many of its steps.
         publish_on_prefill: A rank publishes after every step with prefill too.
+        publish_on_idle: A rank publishes after the step that left it nothing to do too.
         interval_s: Dispatchers see what has arrived at multiples of this; 0 is at once.
         delay_s: Seconds from publishing to arrival.
         jitter_s: Up to this many seconds more, uniform. Reports of a rank keep their order.
@@ -23,6 +24,7 @@ class Timing(NamedTuple):
 
     interval_steps: int = 1
     publish_on_prefill: bool = False
+    publish_on_idle: bool = True
     interval_s: float = 0.0
     delay_s: float = 0.0
     jitter_s: float = 0.0

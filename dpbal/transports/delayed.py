@@ -19,6 +19,8 @@ class Delayed(Transport):
     Args:
         interval_steps: A rank publishes after every that many of its steps, at least 1.
         publish_on_prefill: Publish after every step with prefill too.
+        publish_on_idle: Publish after the step that left nothing to do too; without it the last
+            word of an idle rank may be that it is busy.
         interval_s: Dispatchers look at multiples of this many seconds; 0 is at once.
         delay_s: Seconds from publishing to arrival.
         jitter_s: Up to this many seconds more, uniform.
@@ -30,6 +32,7 @@ class Delayed(Transport):
 
     interval_steps: int = 1
     publish_on_prefill: bool = False
+    publish_on_idle: bool = True
     interval_s: float = 0.0
     delay_s: float = 0.0
     jitter_s: float = 0.0
@@ -53,6 +56,7 @@ class Delayed(Transport):
         return Timing(
             interval_steps=self.interval_steps,
             publish_on_prefill=self.publish_on_prefill,
+            publish_on_idle=self.publish_on_idle,
             interval_s=self.interval_s,
             delay_s=self.delay_s,
             jitter_s=self.jitter_s,

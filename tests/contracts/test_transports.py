@@ -22,6 +22,7 @@ def test_local_is_every_step_at_once() -> None:
     assert TRANSPORTS.build("local", {}).timing == Timing(
         interval_steps=1,
         publish_on_prefill=False,
+        publish_on_idle=True,
         interval_s=0,
         delay_s=0,
         jitter_s=0,
@@ -33,12 +34,15 @@ def test_delayed_has_the_timing_that_it_is_given() -> None:
     fields = {
         "interval_steps": 3,
         "publish_on_prefill": True,
+        "publish_on_idle": False,
         "interval_s": 0.25,
         "delay_s": 0.01,
         "jitter_s": 0.02,
         "loss": 0.125,
     }
-    assert TRANSPORTS.build("delayed", fields).timing == Timing(3, True, 0.25, 0.01, 0.02, 0.125)
+    assert TRANSPORTS.build("delayed", fields).timing == Timing(
+        3, True, False, 0.25, 0.01, 0.02, 0.125
+    )
 
 
 def test_delayed_is_local_until_told_otherwise() -> None:
@@ -48,7 +52,7 @@ def test_delayed_is_local_until_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("choice", "timing"),
     [
-        ("gather_40", Timing(interval_steps=40)),
+        ("gather_40", Timing(interval_steps=40, publish_on_idle=False)),
         ("broadcast_100ms", Timing(interval_s=0.1)),
         ("poll_1s", Timing(interval_s=1.0)),
         ("snapshot_15", Timing(interval_steps=15, publish_on_prefill=True, interval_s=0.02)),

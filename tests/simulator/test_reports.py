@@ -91,6 +91,23 @@ def test_steps_with_prefill_are_reported_at_once() -> None:
     np.testing.assert_allclose(probe.seen("time_s"), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", GroupKind)
+@pytest.mark.parametrize(("tells", "running"), [(True, 0), (False, 1)])
+def test_f10_an_idle_ranks_last_word_is_that_it_is_idle(
+    tells: bool, running: int, kind: GroupKind
+) -> None:
+    probe = Probe()
+    # reported at its 4th step while busy, idle after the 6th, asked long after
+    simulate(
+        workload([(0.0, 1, 6), (5.0, 1, 1)]),
+        StepTime(fixed_s=STEP_S),
+        kind=kind,
+        transport=Delayed(interval_steps=4, publish_on_idle=tells),
+        balancer=lambda: probe,
+    )
+    assert probe.seen("running")[-1] == running
+
+
 def test_jitter_keeps_the_order_and_its_bounds() -> None:
     probe = watch(Delayed(delay_s=0.05, jitter_s=0.04), DENSE)
     times_s = probe.seen("time_s")

@@ -96,6 +96,7 @@ SPEC = np.dtype(
         ("hash_ratio", np.int64),  # KV blocks under one prefix hash
         ("interval_steps", np.int64),
         ("publish_on_prefill", np.bool_),
+        ("publish_on_idle", np.bool_),
         ("interval_s", np.float64),
         ("delay_s", np.float64),
         ("jitter_s", np.float64),

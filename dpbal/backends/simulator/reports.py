@@ -81,8 +81,13 @@ def publish(s: State, r: int) -> None:
     rank = s.ranks[r]
     spec = s.spec[0]
     rank.steps_unpublished += 1
-    due = rank.steps_unpublished >= spec.interval_steps
-    if not due and not (spec.publish_on_prefill and rank.step_prefill > 0):
+    is_due = rank.steps_unpublished >= spec.interval_steps
+    is_resting = rank.running + rank.waiting == 0 and rank.step_prefill + rank.step_decodes > 0
+    if not (
+        is_due
+        or (spec.publish_on_prefill and rank.step_prefill > 0)
+        or (spec.publish_on_idle and is_resting)
+    ):
         return
     rank.steps_unpublished = 0
     rank.version += 1
