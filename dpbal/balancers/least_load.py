@@ -75,7 +75,12 @@ class LeastLoad(Balancer):
         selectable = view.selectable
         if self._draws:
             self._start = int(self._uniform() * len(selectable))
-        rank: int = self._argmin_from(view.loads, selectable, self._start)
+        rank = self._scan(view, self._start)
         if self._rotates:
             self._start = (rank + 1) % len(selectable)
+        return rank
+
+    def _scan(self, view: View, start: int) -> int:
+        """The best selectable rank, the first from ``start`` on if several are."""
+        rank: int = self._argmin_from(view.loads, view.selectable, start)
         return rank
