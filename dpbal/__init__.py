@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dpbal.balancers.base import Balancer as Balancer
     from dpbal.budgets import BUDGETS as BUDGETS
     from dpbal.budgets.base import Budget as Budget
+    from dpbal.capacity.search import find_capacity as find_capacity
     from dpbal.composition import compose as compose
     from dpbal.config import Config as Config
     from dpbal.core import LoadTable as LoadTable
@@ -41,6 +42,7 @@ _HOMES = {
     "dpbal.balancers.base": ("Balancer",),
     "dpbal.budgets": ("BUDGETS",),
     "dpbal.budgets.base": ("Budget",),
+    "dpbal.capacity.search": ("find_capacity",),
     "dpbal.composition": ("compose",),
     "dpbal.config": ("Config",),
     "dpbal.core": ("LoadTable", "Placement", "Request", "View"),

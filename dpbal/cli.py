@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dpbal.composition import check_jobs
 from dpbal.config import check, explain
-from dpbal.errors import ConfigError, DpbalError
+from dpbal.errors import ConfigError, DpbalError, JobFailed
 from dpbal.overrides import CONF, normalise
+from dpbal.parts import build
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
 
 USAGE = 2
 """Exit code of a command line that cannot run; a run that fails exits with 1."""
-
-
-class JobFailed(DpbalError):
-    """A job of a sweep failed and has said why; the others go on."""
 
 
 def main() -> None:
@@ -64,7 +62,10 @@ def prepare(argv: list[str]) -> list[str]:
         if args.resolve and not args.cfg:
             raise ConfigError("--resolve goes with --cfg; type --cfg job --resolve")
         is_sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
-        check_jobs(args.overrides, args.config_dir, is_sweep)
+        configs = check_jobs(args.overrides, args.config_dir, is_sweep)
+        if not args.cfg:
+            for node in {str(config.tracker): config.tracker for config in configs}.values():
+                build("tracker", node).check()
     return [*flags, *normalise(args.overrides)]
 
 
@@ -80,17 +81,29 @@ def _run_job(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     settings = HydraConfig.get()
+    in_sweep = settings.mode is RunMode.MULTIRUN
+    job = " ".join(settings.overrides.task)
     try:
         config = check(cfg)
-        from dpbal.experiment import run
+        directory = Path(settings.runtime.output_dir)
+        if config.capacity is not None:
+            from dpbal.capacity.search import find_capacity
 
-        run(config, Path(settings.runtime.output_dir))
+            find_capacity(config, directory, show=not in_sweep)
+        else:
+            from dpbal.experiment import run
+
+            run(config, directory, show=not in_sweep)
     except DpbalError as error:
-        if settings.mode is not RunMode.MULTIRUN:
+        if not in_sweep:
             _fail(str(error), 1)
-        job = " ".join(settings.overrides.task)
         print(f"dpbal-run: {job}: {error}", file=sys.stderr, flush=True)
-        raise JobFailed(str(error)) from None
+        raise JobFailed from None
+    except Exception:
+        if not in_sweep:
+            raise
+        print(f"dpbal-run: {job}: a bug\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        raise JobFailed from None
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,10 @@ from dpbal.parts import FAMILIES, build, build_step_time
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+PLAIN = re.compile(r"(?!hydra\b)(\w+\.[\w.]+|seed|name|compare|progress)=")
+"""Overrides of one value, which choose no file."""
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
@@ -36,6 +42,11 @@ def check_jobs(
 ) -> list[Config]:
     """Compose and check enough jobs that every value of every sweep is in one of them.
 
+    Args:
+        overrides: As typed.
+        config_dir: A folder of further configs.
+        is_sweep: Whether several values are allowed; a config may itself be a sweep.
+
     Raises:
         ConfigError: For anything that does not exist or does not fit.
     """
@@ -47,19 +58,90 @@ def check_jobs(
         parsed = typed.parse(lines, loader)
         search = _search_path(parsed, config_dir)
         typed.reject_unknown(parsed, KEYS, loader, search)
-        touched = {o.key_or_group.partition(".")[0] for o in parsed if "." in o.key_or_group}
-        configs = []
-        for job in typed.jobs(parsed, is_sweep):
-            try:
-                config = check(hydra_compose("config", [*search, *job]))
-            except HydraException as error:
-                raise ConfigError(explain(error)) from None
-            for family in touched.intersection(FAMILIES):
-                build(family, getattr(config, family))
-            if "profile" in touched:
-                build_step_time(config.profile)
-            configs.append(config)
+
+        def load(job: list[str]) -> DictConfig:
+            return hydra_compose("config", [*search, *job], return_hydra_config=True)
+
+        try:
+            first = next(typed.jobs(parsed, is_sweep=True))
+            composer = Composer(load)
+            saved = _saved_sweep(composer.hydra(first), is_sweep)
+            if saved is not None:
+                is_sweep = True
+                params = typed.parse(saved, loader)
+                typed.reject_unknown(params, KEYS, loader, search)
+                parsed = typed.merge(params, parsed)
+            touched = {o.key_or_group.partition(".")[0] for o in parsed if "." in o.key_or_group}
+            configs = []
+            for job in typed.jobs(parsed, is_sweep):
+                config = composer.config(job)
+                for family in touched.intersection(FAMILIES):
+                    build(family, getattr(config, family))
+                if "profile" in touched:
+                    build_step_time(config.profile)
+                configs.append(config)
+        except HydraException as error:
+            raise ConfigError(explain(error)) from None
     return configs
+
+
+class Composer:
+    """Composes the configs of many jobs; those that differ in plain values share the work.
+
+    Args:
+        load: Composes a config, Hydra's own node included, from overrides.
+    """
+
+    def __init__(self, load: Callable[[list[str]], DictConfig]) -> None:
+        self._load = load
+        self._loaded: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+
+    def hydra(self, overrides: Sequence[str]) -> DictConfig:
+        """Hydra's own node of a job's config.
+
+        Raises:
+            HydraException: For anything that does not exist.
+        """
+        return self._parts(overrides)[1]
+
+    def config(self, overrides: Sequence[str]) -> Config:
+        """The checked config of a job.
+
+        Raises:
+            ConfigError: For anything that does not fit.
+            HydraException: For anything that does not exist.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        if tuple(overrides) in self._loaded:
+            return check(self._parts(overrides)[0])
+        plain = [line for line in overrides if PLAIN.match(line)]
+        cfg = deepcopy(self._parts([line for line in overrides if line not in plain])[0])
+        try:
+            for override in typed.parse(plain):
+                OmegaConf.update(cfg, override.key_or_group, override.value())
+        except OmegaConfBaseException as error:
+            raise ConfigError(explain(error)) from None
+        return check(cfg)
+
+    def _parts(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        from omegaconf import flag_override
+
+        key = tuple(overrides)
+        if key not in self._loaded:
+            cfg = self._load(list(key))
+            with flag_override(cfg, ["struct", "readonly"], [False, False]):
+                self._loaded[key] = cfg, cfg.pop("hydra")
+        return self._loaded[key]
+
+
+def _saved_sweep(hydra: DictConfig, is_sweep: bool) -> list[str] | None:
+    """What a config itself sweeps, as it would be typed; None where it is no sweep."""
+    is_multirun = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    if not is_multirun and not is_sweep:
+        return None
+    return [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -74,6 +75,37 @@ class Slo:
 
 
 @dataclass
+class Capacity:
+    """A search for the highest load at which enough requests are good.
+
+    Args:
+        attainment: Share of the offered requests that must be good.
+        low: Lowest load to look at.
+        high: Highest load to look at.
+        tolerance: How near to come, in load.
+        seeds: How many sets of requests; the first has the config's own seed.
+    """
+
+    attainment: float = 0.9
+    low: float = 0.05
+    high: float = 1.0
+    tolerance: float = 0.002
+    seeds: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.attainment <= 1:
+            raise ValueError(f"capacity.attainment must be in (0, 1], got {self.attainment}")
+        if not 0 < self.low < self.high:
+            raise ValueError(
+                "capacity.low must be positive and below capacity.high, "
+                f"got {self.low} and {self.high}"
+            )
+        if not self.tolerance > 0:
+            raise ValueError(f"capacity.tolerance must be positive, got {self.tolerance}")
+        _at_least_one("capacity.seeds", self.seeds)
+
+
+@dataclass
 class Config:
     """One run, complete: what ``conf/`` composes to.
 
@@ -92,6 +124,7 @@ class Config:
         group: The ranks.
         ledger: How in-flight load is kept.
         slo: What makes a request good.
+        capacity: A search for the highest load, instead of one run; None for one run.
         seed: Of everything that is random; not negative.
         compare: Whether round robin and the pooled reference run on the same requests.
         progress: Whether long runs show a bar, where there is a terminal.
@@ -109,6 +142,7 @@ class Config:
     group: Group = field(default_factory=Group)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     slo: Slo = field(default_factory=Slo)
+    capacity: Capacity | None = None
     seed: int = 0
     compare: bool = True
     progress: bool = True
@@ -122,12 +156,23 @@ class Config:
                 raise ValueError(f"no {group} is chosen; type {group}=NAME")
         if not self.profile:
             raise ValueError("no profile is chosen; type profile=NAME")
-        if self.tracker != {"name": "none"}:
-            raise ValueError(f"unknown tracker {self.tracker}; there is tracker=none only")
 
 
 KEYS = tuple(f.name for f in dataclasses.fields(Config))
 """Top-level keys of a config."""
+
+
+PLUGINS = {
+    "joblib": "'dpbal[sweep]'",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+    "optuna": "hydra-optuna-sweeper",
+    "ax": "hydra-ax-sweeper",
+    "nevergrad": "hydra-nevergrad-sweeper",
+}
+"""Launchers and sweepers that Hydra knows of, and what to install for each."""
 
 
 def check(cfg: DictConfig) -> Config:
@@ -176,7 +221,16 @@ def explain(error: Exception) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
         where = str(cause.full_key).rpartition(".")[0]
         siblings = [str(key) for key in cause.parent_node]
+        if where == "capacity" and not siblings:
+            return f"{cause.full_key}: no capacity is looked for; add experiment=capacity"
         return unknown(f"{where} key" if where else "key", str(cause.key), siblings)
+    plugin = re.search(r"Could not find '(hydra/(?:launcher|sweeper))/(\w+)'", str(error))
+    if plugin is not None and plugin[2] in PLUGINS:
+        instead = "basic" if plugin[1] == "hydra/launcher" else "dpbal"
+        return (
+            f"{plugin[1]}={plugin[2]} is not installed; type pip install {PLUGINS[plugin[2]]}, "
+            f"or do without it: {plugin[1]}={instead}"
+        )
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no default; type {cause.full_key}=VALUE"
     if isinstance(cause, OmegaConfBaseException):

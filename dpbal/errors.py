@@ -22,6 +22,10 @@ class MissingExtraError(DpbalError, ImportError):
     """A component needs a package of an extra that is not installed."""
 
 
+class JobFailed(DpbalError):
+    """Jobs of a sweep failed and have said why; the others ran."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     """Say that a name is not known, which one is nearest, and which there are.
 
@@ -29,6 +33,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     "unknown balancer 'randm'; did you mean 'random'? Known: random, vllm"
     """
     names = sorted(known)
+    if not names:
+        return f"unknown {kind} {given!r}; there is none to give"
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,18 @@ class Experiment:
         self.backend: Backend = build("backend", config.backend)
         workload: Workload = build("workload", config.workload)
         requests = workload.generate(config.seed)
+        self._own_times = requests
         rate = workload.rate
         if rate is None and workload.load is not None:
-            step_time = build_step_time(config.profile)
-            capacity = saturation_rate(requests, self._simulator, step_time, config.group.ranks)
-            rate = workload.load * capacity
+            rate = workload.load * self.saturation_rate
         self.requests: Requests = requests if rate is None else requests.at_rate(rate)
+
+    @cached_property
+    def saturation_rate(self) -> float:
+        """Requests a second that are a load of 1, for this very set of requests."""
+        step_time = build_step_time(self.config.profile)
+        ranks = self.config.group.ranks
+        return saturation_rate(self._own_times, self._simulator, step_time, ranks)
 
     def run(self, progress: Progress) -> Records:
         """Run the combination."""
@@ -102,22 +109,33 @@ def build_parts(config: Config) -> Parts:
     )
 
 
-def run(config: Config, directory: Path) -> dict[str, Any]:
+def run(config: Config, directory: Path, show: bool = True) -> dict[str, Any]:
     """Run a config, write its results into ``directory``, print them, and return the summary.
+
+    Args:
+        config: What to run.
+        directory: Where its files go.
+        show: Whether to print anything.
 
     Raises:
         DpbalError: For anything wrong with the config or its workload.
     """
+    if config.capacity is not None:
+        raise ConfigError("the config asks for a capacity search; call dpbal.find_capacity")
     from dpbal import console, results
+    from dpbal.tracking.session import follow
 
-    experiment = Experiment(config)
-    with Progress(config.progress) as progress:
-        records = experiment.run(progress)
-        baseline = pooled = None
-        if config.compare:
-            baseline = records if experiment.is_baseline else experiment.run_baseline(progress)
-            pooled = experiment.run_pooled()
-    summary = results.summarise(config, experiment.requests, records, baseline, pooled)
-    results.write(directory, config, summary, records)
-    console.show(summary, directory)
+    with follow(config, directory) as session:
+        experiment = Experiment(config)
+        with Progress(config.progress and show) as progress:
+            records = experiment.run(progress)
+            baseline = pooled = None
+            if config.compare:
+                baseline = records if experiment.is_baseline else experiment.run_baseline(progress)
+                pooled = experiment.run_pooled()
+        summary = results.summarise(config, experiment.requests, records, baseline, pooled)
+        results.write(directory, config, summary, records)
+        if show:
+            console.show(summary, directory)
+        session.log(summary, records, baseline, pooled)
     return summary

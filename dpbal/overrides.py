@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpbal.errors import ConfigError, unknown
 
@@ -24,8 +24,12 @@ def normalise(overrides: list[str]) -> list[str]:
     return [o[1:] if o[:1] == "+" and o[1:].partition("=")[0] in groups else o for o in overrides]
 
 
-def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
+def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
     """Read overrides by Hydra's grammar.
+
+    Args:
+        overrides: As typed.
+        loader: Knows what ``glob(*)`` stands for; without it there is nothing that it stands for.
 
     Raises:
         ConfigError: For one that is not ``key=value``.
@@ -34,7 +38,7 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
     from hydra.errors import OverrideParseException
 
     try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
         reason = error.message.splitlines()[0]
         raise ConfigError(f"cannot read {error.override!r}: {reason}; type key=value") from None
@@ -75,6 +79,11 @@ def reject_unknown(
                     raise ConfigError(unknown(key, choice, known))
 
 
+def merge(saved: Iterable[Override], typed: Iterable[Override]) -> list[Override]:
+    """Overrides of which the later take the place of earlier ones of the same key."""
+    return list({override.key_or_group: override for override in (*saved, *typed)}.values())
+
+
 def jobs(overrides: list[Override], is_sweep: bool) -> Iterator[list[str]]:
     """Overrides of jobs that together hold every value of a sweep at least once.
 
@@ -84,11 +93,15 @@ def jobs(overrides: list[Override], is_sweep: bool) -> Iterator[list[str]]:
     Raises:
         ConfigError: For several values where ``is_sweep`` is false, and for a sweep of none.
     """
-    overrides = [o for o in overrides if not o.is_interval_sweep()]  # a sweeper's own to sample
     values = [_values(override) for override in overrides]
     for override, several in zip(overrides, values, strict=True):
         if not several:
             raise ConfigError(f"{override.input_line} matches nothing")
+        if override.is_interval_sweep() and not is_sweep:
+            raise ConfigError(
+                f"{override.input_line} is a range to draw from: add -m and say how often, "
+                "hydra.sweeper.samples=20"
+            )
         if override.is_sweep_override() and not is_sweep:
             raise ConfigError(
                 f"{override.input_line} is a sweep: add -m to run each of its {len(several)} "
@@ -101,12 +114,20 @@ def jobs(overrides: list[Override], is_sweep: bool) -> Iterator[list[str]]:
             yield [*first[:place], value, *first[place + 1 :]]
 
 
-def _values(override: Override) -> list[str]:
-    """The override, once for each value of its sweep."""
+def discrete_values(override: Override) -> list[str]:
+    """The override, once for each value of its sweep; an interval has no such list."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
     key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _values(override: Override) -> list[str]:
+    """The override, once for each value of its sweep, or for both ends of an interval."""
+    if not override.is_interval_sweep():
+        return discrete_values(override)
+    interval: Any = override.value()
+    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
 
 
 def _choices(override: Override) -> list[str]:

@@ -10,8 +10,22 @@ if TYPE_CHECKING:
     from dpbal.registry import Registry
     from dpbal.step_time import StepTime
 
-FAMILIES = ("balancer", "signal", "transport", "budget", "workload", "backend")
-"""Config groups whose choices are components of a registry, each its own schema."""
+FAMILIES = {
+    "balancer": "dpbal.balancers",
+    "signal": "dpbal.signals",
+    "transport": "dpbal.transports",
+    "budget": "dpbal.budgets",
+    "workload": "dpbal.workloads",
+    "backend": "dpbal.backends",
+    "tracker": "dpbal.tracking",
+}
+"""Config groups whose choices are components, each its own schema, and the home of each."""
+
+
+def registry(family: str) -> Registry[Any]:
+    """The components of a family, by name."""
+    found: Registry[Any] = getattr(import_module(FAMILIES[family]), f"{family.upper()}S")
+    return found
 
 
 def build(family: str, node: Mapping[str, Any]) -> Any:
@@ -20,9 +34,7 @@ def build(family: str, node: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: For an unknown name or field, or a value that does not fit it.
     """
-    module = import_module(f"dpbal.{family}s")
-    registry: Registry[Any] = getattr(module, f"{family.upper()}S")
-    return registry.build(node["name"], {k: v for k, v in node.items() if k != "name"})
+    return registry(family).build(node["name"], {k: v for k, v in node.items() if k != "name"})
 
 
 def build_step_time(node: Mapping[str, Any]) -> StepTime:

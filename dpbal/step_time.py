@@ -75,7 +75,7 @@ def tokens_within(
 ) -> float:
     """Most whole prefill tokens after ``context`` that fit in ``seconds``; infinity if all do.
 
-    The positive root of ``e/2 x^2 + (b + e context) x = seconds``, in the form that does not cancel.
+    The positive root of ``e/2 x^2 + (b + e context) x = seconds``, in a form without cancellation.
     """
     slope = prefill_s_per_token + attention_s_per_pair * context
     curve = 0.5 * attention_s_per_pair

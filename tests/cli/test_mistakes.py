@@ -57,7 +57,8 @@ MISTAKES = {
     "workload.rate=-3": "rate must be positive.*got -3",
     "workload.requests=many": "'many'.*Integer",
     "profile.fixed_s=-1": "fixed_s must not be negative, got -1",
-    "+tracker.entity=me": "unknown tracker.*there is tracker=none only",
+    "tracker=wanb": "unknown tracker 'wanb'; did you mean 'wandb'",
+    "+tracker.entity=me": "tracker 'none': unknown key 'entity'; there is none to give",
     # not an override, or too many
     "minimum_tokens": "cannot read 'minimum_tokens'.*type key=value",
     "balancer=random,vllm": "is a sweep: add -m to run each of its 2 values",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,10 @@ from omegaconf import OmegaConf
 
 import dpbal
 from dpbal.parts import build
-from dpbal.registry import Registry
+from dpbal.parts import registry as registry_of
 
 CONF = Path(__file__).parents[2] / "conf"
-FAMILIES = ("balancer", "signal", "transport", "budget")
-
-
-def registry_of(family: str) -> Registry[Any]:
-    registry = getattr(import_module(f"dpbal.{family}s"), f"{family.upper()}S")
-    assert isinstance(registry, Registry)
-    return registry
+FAMILIES = ("balancer", "signal", "transport", "budget", "tracker")
 
 
 COMPONENTS = [(family, name) for family in FAMILIES for name in registry_of(family)]

@@ -11,12 +11,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dpbal.config import Config, Group, LedgerConfig, Slo
+from dpbal.config import Capacity, Config, Group, LedgerConfig, Slo
 from dpbal.overrides import CONF
 from dpbal.parts import FAMILIES, registry
 from dpbal.step_time import StepTime
 
-GROUPS = (*FAMILIES, "profile", "preset", "experiment")
+GROUPS = (*FAMILIES, "profile", "preset", "sweep", "experiment")
 
 
 def defaults() -> str:
@@ -27,6 +27,9 @@ def defaults() -> str:
         for name, meaning in arguments(keys).items():
             rows.append(_row(f"{part}.{name}", root[part][name], meaning))
     meanings = arguments(Config)
+    rows.append(_row("capacity", root["capacity"], meanings["capacity"]))
+    for name, meaning in arguments(Capacity).items():
+        rows.append(_row(f"capacity.{name}", getattr(Capacity(), name), meaning))
     for name in ("seed", "compare", "progress", "name"):
         rows.append(_row(name, root[name], meanings[name]))
     for group in GROUPS:
