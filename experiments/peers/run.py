@@ -73,11 +73,12 @@ def run_window(trace: str, kind: str, load: float, window: int) -> list[dict[str
         config.workload["rate"] = rate
         records = Experiment(config).run(Progress(enabled=False))
         metrics = summarise(records, config.slo)
+        own = is_unstable(records)
         if policy == "round_robin":
-            baseline, unstable = metrics, is_unstable(records)
+            baseline, unstable = metrics, own
         closed = gap_closed(metrics, baseline, pooled, unstable)
-        rows.append(_row(trace, kind, load, window, policy, metrics, closed))
-    rows.append(_row(trace, kind, load, window, "pooled", pooled, dict.fromkeys(closed)))
+        rows.append(_row(trace, kind, load, window, policy, metrics, own, closed))
+    rows.append(_row(trace, kind, load, window, "pooled", pooled, False, dict.fromkeys(closed)))
     return rows
 
 
@@ -88,6 +89,7 @@ def _row(
     window: int,
     policy: str,
     metrics: dict[str, Any],
+    unstable: bool,
     closed: dict[str, float | None],
 ) -> dict[str, Any]:
     counts = metrics["requests"]
@@ -98,6 +100,7 @@ def _row(
         "window": window,
         "policy": policy,
         "lost": counts["offered"] - counts["finished"],
+        "unstable": unstable,
         "straggler": metrics["straggler_share"],
         **{name: metrics[key][stat] * scale for name, (key, stat, scale) in SHOWN.items()},
         **{f"gap {name}": value for name, value in closed.items()},
@@ -108,10 +111,14 @@ def table(rows: polars.DataFrame) -> str:
     """Markdown: one table a trace, group kind and load; gap closed in brackets, windows' range."""
     parts = []
     for (kind, trace, load), cell in rows.group_by(["kind", "trace", "load"], maintain_order=True):
-        parts.append(f"\n**{kind}, {trace}, load {load}**\n")
+        of_baseline = cell.filter(polars.col("policy") == "round_robin")
+        is_shaky = of_baseline["unstable"].any()
+        unsteady = of_baseline["unstable"].sum()
+        remark = f" (round robin unstable in {unsteady} of {len(of_baseline)} windows)"
+        parts.append(f"\n**{kind}, {trace}, load {load}**{remark if unsteady else ''}\n")
         parts.append("| policy | TTFT s | p99 s | TPOT ms | E2E s | straggler | E2E gap closed |")
         parts.append("|---|---|---|---|---|---|---|")
-        baseline = cell.filter(polars.col("policy") == "round_robin").mean()
+        baseline = of_baseline.mean()
         pooled = cell.filter(polars.col("policy") == "pooled").mean()
         for policy in [*POLICIES, "pooled"]:
             runs = cell.filter(polars.col("policy") == policy)
@@ -119,10 +126,11 @@ def table(rows: polars.DataFrame) -> str:
             cells = [f"{mean[name].item():.3g}" for name in SHOWN]
             for place, name in enumerate(SHOWN):
                 gap = _gap(mean[name].item(), baseline[name].item(), pooled[name].item())
-                if gap is not None and policy not in ("round_robin", "pooled"):
+                if gap is not None and not is_shaky and policy not in ("round_robin", "pooled"):
                     cells[place] += f" ({gap:.0%})"
             windows = runs["gap e2e_mean"].drop_nulls()
-            spread = f"[{windows.min():.0%}, {windows.max():.0%}]" if len(windows) else "-"
+            has_spread = len(windows) and not is_shaky
+            spread = f"[{windows.min():.0%}, {windows.max():.0%}]" if has_spread else "-"
             shown = spread if policy not in ("round_robin", "pooled") else ""
             parts.append(
                 f"| {policy} | {' | '.join(cells)} | {mean['straggler'].item():.2f} | {shown} |"
