@@ -53,9 +53,15 @@ class RunInfo:
         if self._config.name is not None:
             return self._config.name
         hydra = _hydra()
-        if hydra is None or hydra.mode is None or hydra.mode.name != "MULTIRUN":
+        if hydra is None or not self.is_in_sweep:
             return None
         return "/".join(Path(hydra.sweep.dir).parts[-2:])  # a day's folder holds its sweeps
+
+    @property
+    def is_in_sweep(self) -> bool:
+        """Whether it is one of many."""
+        hydra = _hydra()
+        return hydra is not None and hydra.mode is not None and hydra.mode.name == "MULTIRUN"
 
     @property
     def job_type(self) -> str:

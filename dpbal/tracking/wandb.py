@@ -61,6 +61,7 @@ class WeightsAndBiases(Tracker):
     def __post_init__(self) -> None:
         self._run: wandb.Run | None = None
         self._settled_mode: str | None = None
+        self._is_alone = True
 
     def check(self) -> None:
         """See that W&B is there, and an API key where ``mode`` is online."""
@@ -103,6 +104,7 @@ class WeightsAndBiases(Tracker):
             config=run.config,
             settings=settings,
         )
+        self._is_alone = not run.is_in_sweep
         if not self._run.offline and self._run.url is not None:
             LOG.info("tracked at %s", self._run.url)
 
@@ -128,7 +130,7 @@ class WeightsAndBiases(Tracker):
         if error is not None:
             run.summary.update({"error": error})
         run.finish(exit_code=0 if error is None else 1)
-        if run.offline:
+        if run.offline and self._is_alone:  # a sweep would say it hundreds of times
             LOG.info("tracked offline; to send it: wandb sync %s", relpath(Path(run.dir).parent))
 
     def _log_series(self, run: wandb.Run, series: Series) -> None:
