@@ -61,6 +61,31 @@ def test_a_search_says_what_it_found_and_how_sure_it_is(
     assert f"capacity: {sum(loads) / 2:.3f} [" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("spread_bins", ["true", "false"])
+def test_a_trace_is_searched_once_whatever_the_seeds(
+    spread_bins: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"timestamp": 1000 * n, "input_length": 500 + n, "output_length": 50} for n in range(100)
+    ]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    config = dpbal.compose(
+        *("experiment=capacity", "workload=mooncake_conversation", f"workload.path={trace}"),
+        *(f"workload.spread_bins={spread_bins}", "capacity.seeds=3", "capacity.tolerance=0.1"),
+        *("group.ranks=2", "slo.ttft_s=0.2", "slo.ttft_s_per_prompt_token=0", "slo.tpot_s=1"),
+    )
+    summary = dpbal.find_capacity(config, tmp_path / "search")
+    out = capsys.readouterr().out
+    assert [seed["seed"] for seed in summary["seeds"]] == [0]
+    assert (summary["load"]["low"], summary["load"]["high"]) == (None, None)
+    assert [line for line in out.splitlines() if line in summary["warnings"]] == [
+        "the trace is the same for every seed: one search, no interval; "
+        "use workload.windows for more"
+    ]
+    assert "95 % interval" not in out
+
+
 def test_a_point_of_a_search_is_the_run_at_that_load(tmp_path: Path) -> None:
     config = dpbal.compose("experiment=capacity", "slo.ttft_s=0.5", *SMALL)
     searched = dpbal.find_capacity(config, tmp_path / "search", show=False)["seeds"][1]["points"][1]

@@ -16,7 +16,7 @@ def show(summary: dict[str, Any], directory: Path) -> None:
     console = get_console()
     slo = summary["config"]["slo"]
     console.print(
-        f"[bold]{title(summary['config'])}[/bold]: the highest load at which"
+        f"[bold]{title(summary)}[/bold]: the highest load at which"
         f" {summary['attainment']:.0%} of the requests are good"
         f" (TTFT {slo['ttft_s']:g} s + {slo['ttft_s_per_prompt_token'] * 1e3:g} ms per token of"
         f" the prompt, TPOT {slo['tpot_s'] * 1e3:g} ms)",
@@ -48,9 +48,9 @@ def conclusion(summary: dict[str, Any]) -> str:
         value = summary[key]
         ends = "" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]"
         parts.append(f"{value['mean']:.3f}{ends} {unit}")
-    return "capacity: " + ", ".join(parts) + f" (mean and 95 % interval over {_count(summary)})"
+    return "capacity: " + ", ".join(parts) + f" ({_basis(summary)})"
 
 
-def _count(summary: dict[str, Any]) -> str:
+def _basis(summary: dict[str, Any]) -> str:
     count = len(summary["seeds"])
-    return f"{count} seeds" if count > 1 else "1 seed, which gives no interval"
+    return f"mean and 95 % interval over {count} seeds" if count > 1 else "1 search, no interval"

@@ -1,9 +1,9 @@
-"""Searches the capacity of a combination: one bisection for each seed, on paired requests."""
+"""Searches the capacity of a combination: one bisection for each set of requests, paired."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from dpbal.errors import ConfigError
 
 LEVEL = 0.95
 """Of the interval over seeds."""
+
+SAME = (
+    "the trace is the same for every seed: one search, no interval; use workload.windows for more"
+)
 
 FILE = "capacity.json"
 
@@ -31,6 +35,7 @@ def find_capacity(config: Config, directory: Path, show: bool = True) -> dict[st
     """
     from dpbal.capacity import overview
     from dpbal.progress import Progress
+    from dpbal.tracking.run_info import RunInfo
 
     wanted = config.capacity
     if wanted is None:
@@ -39,11 +44,15 @@ def find_capacity(config: Config, directory: Path, show: bool = True) -> dict[st
     each = 2 + halvings(wanted.low, wanted.high, wanted.tolerance)
     done = 0
     seeds = []
+    searched = set()
     with Progress(config.progress and show) as progress:
         tell = progress.track("capacity", each * wanted.seeds)
         for number in range(wanted.seeds):
             seeded = replace(config, seed=config.seed + number)
-            attained, saturation_rps = _trial(seeded)
+            attained, saturation_rps, content = _trial(seeded)
+            if content in searched:
+                continue
+            searched.add(content)
 
             def counted(load: float, attained: Callable[[float], float] = attained) -> float:
                 nonlocal done
@@ -56,18 +65,22 @@ def find_capacity(config: Config, directory: Path, show: bool = True) -> dict[st
             found = cross(counted, *(wanted.attainment, wanted.low, wanted.high, wanted.tolerance))
             done = each * (number + 1)
             seeds.append(_seed(seeded.seed, found, saturation_rps))
-    summary = summarise(config, wanted, seeds)
+    choices = RunInfo(config, directory).choices
+    summary = summarise(config, wanted, choices, seeds)
     _write(directory, config, summary)
     if show:
         overview.show(summary, directory)
     return summary
 
 
-def summarise(config: Config, wanted: Capacity, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(
+    config: Config, wanted: Capacity, choices: Mapping[str, str], seeds: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Everything that ``capacity.json`` holds."""
     from dpbal.results import versions
 
     verdict = _verdict([seed["verdict"] for seed in seeds])
+    same = [SAME] if len(seeds) == 1 < wanted.seeds else []
     is_found = verdict == Verdict.found.value
     return {
         "verdict": verdict,
@@ -75,8 +88,9 @@ def summarise(config: Config, wanted: Capacity, seeds: list[dict[str, Any]]) -> 
         "rate_rps": _estimate([seed["rate_rps"] for seed in seeds]) if is_found else None,
         "attainment": wanted.attainment,
         "tolerance": wanted.tolerance,
-        "warnings": [warning for seed in seeds for warning in seed["warnings"]],
+        "warnings": same + [warning for seed in seeds for warning in seed["warnings"]],
         "seeds": seeds,
+        "choices": {group: name for group, name in choices.items() if group != "tracker"},
         "config": to_dict(config),
         "versions": versions(),
     }
@@ -100,10 +114,11 @@ def _check(config: Config, wanted: Capacity) -> None:
         )
 
 
-def _trial(config: Config) -> tuple[Callable[[float], float], float]:
-    """The share of good requests by load, and the rate that is a load of 1."""
+def _trial(config: Config) -> tuple[Callable[[float], float], float, str]:
+    """The share of good requests by load, the rate that is a load of 1, and what is asked."""
     from dpbal.experiment import Experiment, build_parts
     from dpbal.metrics import latencies
+    from dpbal.results import content_digest
 
     experiment = Experiment(config)
     requests = experiment.requests
@@ -116,7 +131,7 @@ def _trial(config: Config) -> tuple[Callable[[float], float], float]:
         records = experiment.backend.run(at_load, build_parts(config))
         return float(latencies(records, config.slo).is_good.sum() / len(at_load))
 
-    return attained, saturation_rps
+    return attained, saturation_rps, content_digest(requests)
 
 
 def _seed(seed: int, found: Crossing, saturation_rps: float) -> dict[str, Any]:

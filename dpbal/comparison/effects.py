@@ -92,11 +92,16 @@ class Match:
 def match(combination: Combination, baseline: Combination) -> Match:
     """Pair two combinations by the requests they met, as far as they met the same."""
     ours, theirs = combination.replicates, baseline.replicates
-    common = [digest for digest in theirs if digest in ours]
+    common = combination.requests & baseline.requests
+    pairs = [
+        (_that_met(common, ours[content]), met)
+        for content, runs in theirs.items()
+        if (met := _that_met(common, runs))
+    ]
     fewest = min(len(ours), len(theirs))
-    if len(common) >= 2 or (common and fewest == 1):
-        method = Method.paired if len(common) >= 2 else Method.none
-        return Match(method, [ours[d] for d in common], [theirs[d] for d in common])
+    if len(pairs) >= 2 or (pairs and fewest == 1):
+        method = Method.paired if len(pairs) >= 2 else Method.none
+        return Match(method, [own for own, _ in pairs], [other for _, other in pairs])
     method = Method.welch if fewest >= 2 else Method.none
     return Match(method, list(ours.values()), list(theirs.values()))
 
@@ -186,15 +191,24 @@ def _judged(one: Effect, p: float | None, level: float, loss: float) -> Effect:
     return replace(one, p_adjusted=p, verdict=verdict)
 
 
+def _that_met(requests: frozenset[str], runs: list[Run]) -> list[Run]:
+    return [run for run in runs if run.result.requests_digest in requests]
+
+
 def _values(replicates: list[list[Run]], metric: Metric) -> list[float] | None:
-    """One value a replicate: runs on the same requests are averaged, for they tell less apart."""
+    """One value a replicate: its runs are averaged, first those on the very same requests.
+
+    So both sides of a pair give each set of arrivals the same weight.
+    """
     values = []
     for runs in replicates:
-        each = [metric.of(run.result) for run in runs]
-        measured = [value for value in each if value is not None]
-        if len(measured) < len(each):
-            return None
-        values.append(fmean(measured))
+        measured: dict[str, list[float]] = {}
+        for run in runs:
+            value = metric.of(run.result)
+            if value is None:
+                return None
+            measured.setdefault(run.result.requests_digest, []).append(value)
+        values.append(fmean(fmean(each) for each in measured.values()))
     return values
 
 

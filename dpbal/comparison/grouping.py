@@ -49,11 +49,16 @@ class Combination:
 
     @cached_property
     def replicates(self) -> dict[str, list[Run]]:
-        """Runs by the requests they met; only other requests are another replicate."""
+        """Runs by what was asked of them; the same at other times is no other replicate."""
         found: dict[str, list[Run]] = {}
         for run in self.runs:
-            found.setdefault(run.result.requests_digest, []).append(run)
+            found.setdefault(run.result.content_digest, []).append(run)
         return found
+
+    @cached_property
+    def requests(self) -> frozenset[str]:
+        """Digests of the requests that its runs met, arrivals included."""
+        return frozenset(run.result.requests_digest for run in self.runs)
 
     @cached_property
     def config(self) -> Flat:

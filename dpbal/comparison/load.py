@@ -68,6 +68,7 @@ class Result(msgspec.Struct, frozen=True):
     seed: int
     versions: dict[str, str]
     requests_digest: str
+    content_digest: str
 
 
 @dataclass(frozen=True)

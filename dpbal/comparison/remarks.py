@@ -63,10 +63,10 @@ def _requests(baseline: Combination, others: list[Combination]) -> list[str]:
     strangers, halves = [], []
     for one in others:
         found = match(one, baseline)
-        common = baseline.replicates.keys() & one.replicates.keys()
+        common = baseline.requests & one.requests
         if not common or found.method is Method.welch:
             strangers.append(one)
-        elif len(common) < max(len(one.replicates), len(baseline.replicates)):
+        elif len(common) < max(len(one.requests), len(baseline.requests)):
             halves.append(f"{one.label} {len(common)}")
     lines = []
     if strangers:
@@ -86,8 +86,8 @@ def _replicates(everyone: list[Combination]) -> list[str]:
     repeated = [one for one in everyone if len(one.replicates) < len(one.runs)]
     if repeated:
         lines.append(
-            "runs on the same requests count as one replicate, whatever their seeds "
-            "(a trace has workload.window): "
+            "runs on the same prompts and outputs count as one replicate, whatever their seeds "
+            "and arrivals (a trace has workload.window): "
             + _counted(f"{o.label} {len(o.runs)} as {len(o.replicates)}" for o in repeated)
         )
     counts = {len(one.replicates) for one in everyone}

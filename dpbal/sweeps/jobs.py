@@ -70,7 +70,8 @@ def expand(
         loader: Knows what ``glob(*)`` stands for.
 
     Raises:
-        ConfigError: For a sweep of nothing, or what cannot be listed or drawn.
+        ConfigError: For a sweep of nothing, of what changes no result, or of what cannot be listed
+            or drawn.
     """
     saved = parse([f"{key}={value}" for key, value in params.items()], loader)
     overrides = {o.key_or_group: o for o in merge(saved, parse(arguments, loader))}
@@ -84,7 +85,23 @@ def expand(
         jobs += [Job(tuple(lines)) for lines in itertools.product(*lists)]
     if not jobs:
         raise ConfigError("the sweep is empty: one of its values matches nothing")
-    return list(dict.fromkeys(jobs))
+    distinct = list(dict.fromkeys(jobs))
+    _check_names(distinct)
+    return distinct
+
+
+def _check_names(jobs: list[Job]) -> None:
+    """Refuse jobs that would write into one directory."""
+    named: dict[str, Job] = {}
+    for job in jobs:
+        other = named.setdefault(job.name, job)
+        if other is not job:
+            pairs = zip(other.overrides, job.overrides, strict=True)
+            one, two = next(pair for pair in pairs if pair[0] != pair[1])
+            raise ConfigError(
+                f"{one} and {two} give the same results, so a sweep runs only one of them; "
+                f"give {one.partition('=')[0]} one value"
+            )
 
 
 def _listed(override: Override) -> list[str]:

@@ -51,7 +51,10 @@ def show(frame: polars.DataFrame) -> None:
 
 
 def labels(frame: polars.DataFrame) -> list[str]:
-    """What tells each run from the others, with no more than that takes: ``random seed=1``."""
+    """What tells each run from the others, with no more than that takes: ``random seed=1``.
+
+    Where no columns do, the names of the directories.
+    """
     keys: list[str] = []
     groups = 1
     for key in [name for name in frame.columns if name.partition(".")[0] in KEYS]:
@@ -59,6 +62,8 @@ def labels(frame: polars.DataFrame) -> list[str]:
         if parted > groups:
             keys.append(key)
             groups = parted
+    if groups < len(frame):
+        return frame["run"].to_list()
     return [
         " ".join(value if _is_name(key, value) else f"{key}={value}" for key, value in line.items())
         for line in frame.select(keys).to_dicts()

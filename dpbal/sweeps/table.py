@@ -20,7 +20,7 @@ CHOSEN = (*COMPONENTS, "profile")
 """Groups whose choice is a column."""
 
 VALUES = (
-    *("seed", "workload.load", "workload.rate", "ledger.mode"),
+    *("name", "seed", "workload.load", "workload.rate", "ledger.mode", "compare"),
     *("group.kind", "group.ranks", "group.dispatchers"),
 )
 """Values of the config that are columns even if they were not typed."""
@@ -63,6 +63,7 @@ def row(run: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     config = _flat(result.pop("config"))
+    result.pop("choices", None)  # Hydra's file knows more of them
     choices = _choices(run)
     names = {f: config.get(f"{f}.name", config.get(f"{f}.model")) for f in CHOSEN}
     version = result.pop("versions", {}).get("dpbal")

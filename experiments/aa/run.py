@@ -61,7 +61,7 @@ def run_side(folder: Path, config: Config, first: int, seeds: int) -> Path:
         seeded = replace(config, seed=seed)
         experiment = Experiment(seeded)
         records = experiment.run(Progress(enabled=False))
-        summary = summarise(seeded, experiment.requests, records, None, None)
+        summary = summarise(seeded, {}, experiment.requests, records, None, None)
         (folder / str(seed)).mkdir(parents=True)
         (folder / str(seed) / "result.json").write_text(json.dumps(summary))
     return folder

@@ -26,7 +26,7 @@ def simulated(*overrides: str) -> dict[str, Any]:
     config: Config = compose(*SMALL, *overrides)
     experiment = Experiment(config)
     records = experiment.run(Progress(enabled=False))
-    return summarise(config, experiment.requests, records, None, None)
+    return summarise(config, {}, experiment.requests, records, None, None)
 
 
 @cache
@@ -39,6 +39,7 @@ def result(
     balancer: str = "round_robin",
     seed: int = 0,
     requests: str | None = None,
+    content: str | None = None,
     factor: float = 1.0,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def result(
         balancer: Its combination.
         seed: Also names the requests, unless ``requests`` does.
         requests: Name of the requests it met.
+        content: Name of what they asked, if that is not as distinct as they are.
         factor: Of all its latencies.
         changes: Dotted keys with ``__`` for a point, and the values they get.
     """
@@ -55,6 +57,7 @@ def result(
     made["config"]["balancer"] = {"name": balancer}
     made["seed"] = made["config"]["seed"] = seed
     made["requests_digest"] = requests or f"requests of seed {seed}"
+    made["content_digest"] = content or f"content of {made['requests_digest']}"
     for latency in ("ttft_s", "tpot_s", "itl_s", "e2e_s"):
         made[latency] = {name: value * factor for name, value in made[latency].items()}
     for key, value in changes.items():

@@ -186,11 +186,13 @@ def test_a_wrong_value_in_a_result_is_named(
     content["ttft_s"]["mean"] = "fast"
     file.write_text(json.dumps(content))
     assert "got `str` - at `$.ttft_s.mean`" in mistake(capsys, "multirun")[1]
-    del content["requests_digest"]
     content["ttft_s"]["mean"] = 1.0
-    file.write_text(json.dumps(content))
-    assert "missing required field `requests_digest`" in mistake(capsys, "multirun")[1]
-    content |= {"requests_digest": "x", "config": {}}
+    for digest in ("requests_digest", "content_digest"):
+        without = {key: value for key, value in content.items() if key != digest}
+        file.write_text(json.dumps(without))
+        error = mistake(capsys, "multirun")[1]
+        assert f"missing required field `{digest}`; run it again" in error
+    content["config"] = {}
     file.write_text(json.dumps(content))
     assert "names no balancer" in mistake(capsys, "multirun")[1]
 

@@ -119,6 +119,33 @@ def test_seeds_on_the_same_requests_are_one_replicate() -> None:
     assert any("random 10 as 2" in line for line in comparison.warnings)
 
 
+def test_the_same_requests_at_other_times_are_one_replicate_paired_by_their_times() -> None:
+    runs = [
+        run(balancer=b, seed=seed, factor=(1 + more) * (1 + 10 * seed), content=f"window {window}",
+            requests=f"window {window} jittered by seed {seed}")
+        for b, more, seeds in (("round_robin", 0.0, range(3)), ("random", 0.1, range(2)))
+        for window in range(2)
+        for seed in seeds
+    ]  # fmt: skip
+    comparison = compare_runs(runs)
+    found = effects(comparison)["ttft_mean"]
+    assert (found.method, found.replicates, found.baseline_replicates) == (Method.paired, 2, 2)
+    assert found.ratio is not None
+    assert found.ratio.mean == pytest.approx(0.1)
+    assert any("round_robin 6 as 2, random 4 as 2" in line for line in comparison.warnings)
+    assert any("left out of the effect: random 4" in line for line in comparison.warnings)
+
+
+def test_only_jittered_arrivals_give_no_interval() -> None:
+    comparison = compare_runs(
+        [run(balancer=b, seed=s, content="trace") for b in ("vllm", "random") for s in range(5)]
+    )
+    found = effects(comparison)["ttft_mean"]
+    assert (found.method, found.replicates) == (Method.none, 1)
+    assert found.ratio is not None
+    assert found.ratio.low is None
+
+
 def test_one_replicate_has_no_interval_and_no_verdict() -> None:
     comparison = compare_runs([run(), run(balancer="random", factor=3.0)])
     found = effects(comparison)["ttft_mean"]

@@ -8,7 +8,7 @@ import pytest
 from dpbal.comparison.comparison import Comparison, compare, compare_runs
 from dpbal.comparison.load import Run
 from dpbal.errors import ConfigError
-from dpbal.results import requests_digest
+from dpbal.results import content_digest, requests_digest
 from dpbal.workloads import Requests
 from tests.comparison.runs import run, seeds, write
 
@@ -184,3 +184,16 @@ def test_the_digest_ignores_the_last_digits_of_arrivals() -> None:
     nearly = np.nextafter(COLUMNS["arrival_s"], np.inf)
     near = Requests(**(COLUMNS | {"arrival_s": nearly}))
     assert requests_digest(near) == requests_digest(own)
+
+
+@pytest.mark.parametrize("column", ["arrival_s", "prompt_tokens", "output_tokens", "block_hashes"])
+def test_arrivals_are_no_other_content(column: str) -> None:
+    own = content_digest(Requests(**COLUMNS))  # type: ignore[arg-type]
+    changed = Requests(**(COLUMNS | {column: COLUMNS[column] + np.array([0, 0, 1])}))
+    assert (content_digest(changed) == own) == (column == "arrival_s")
+
+
+def test_arrivals_tell_requests_apart_that_are_all_alike() -> None:
+    alike = np.array([100, 100])
+    digests = {content_digest(Requests(np.array([0.0, gap]), alike, alike)) for gap in (1.0, 2.0)}
+    assert len(digests) == 2

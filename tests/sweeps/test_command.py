@@ -175,12 +175,36 @@ def test_components_of_ones_own_reach_the_workers(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "mine" / "balancer").mkdir(parents=True)
     (tmp_path / "mine" / "balancer" / "own.yaml").write_text("name: own\n")
-    words = ("--config-dir", "mine", *SWEEP, "balancer=own", "hydra/launcher=joblib")
+    swept = ("balancer=own" if word.startswith("balancer=") else word for word in SWEEP)
+    words = ("--config-dir", "mine", *swept, "hydra/launcher=joblib")
     with start(tmp_path, *words, program=("own.py",)) as process:
         _, error = process.communicate()
     assert (process.returncode, error) == (0, "")
     table = polars.read_csv(tmp_path / "runs" / "runs.csv")
     assert table["balancer"].to_list() == ["own", "own"]
+
+
+@pytest.mark.parametrize(
+    ("swept", "column", "shown"),
+    [
+        ("name=a,b", "name", ["a ", "b "]),
+        ("compare=true,false", "compare", ["compare=True ", "compare=False "]),
+        (
+            "slo={ttft_s:1},{ttft_s:2}",
+            "run",
+            [f"compare=false,group.ranks=2,slo=_ttft_s_{n}_" for n in (1, 2)],
+        ),
+    ],
+)
+def test_what_is_no_choice_tells_runs_apart_too(
+    swept: str, column: str, shown: list[str], tmp_path: Path
+) -> None:
+    words = [word for word in SMALL if not swept.startswith(word.partition("=")[0])]
+    code, out, error = run(tmp_path, "-m", swept, "hydra.sweep.dir=runs", *words)
+    assert (code, error) == (0, "")
+    for label in shown:
+        assert any(line.startswith(label) for line in out.splitlines())
+    assert polars.read_csv(tmp_path / "runs" / "runs.csv")[column].n_unique() == 2
 
 
 def test_the_table_can_be_made_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +242,7 @@ def test_a_run_that_fails_is_left_out_and_tried_again(tmp_path: Path) -> None:
         (["sweep=transport"], "unknown sweep 'transport'; did you mean 'transports'?"),
         (["-m", "balancer=glob(x*)"], "balancer=glob(x*) matches nothing"),
         (["-m", "seed=range(0)"], "seed=range(0) matches nothing"),
-        (["-m", "hydra.sweeper.samples=0"], "hydra.sweeper.samples must be at least 1, got 0"),
+        (["-m", "hydra.sweeper.samples=0"], "samples must be a whole number of at least 1, got 0"),
         (["-m", "workload.load=interval(0.1,0.5)"], "say how often: hydra.sweeper.samples=20"),
         (["workload.load=interval(0.1,0.5)"], "is a range to draw from: add -m"),
         (["-m", "hydra.sweep.subdir=here", "seed=0,1"], "hydra.sweep.subdir is the name of a job"),

@@ -102,6 +102,13 @@ def test_what_cannot_be_swept_is_a_mistake(
         expand(params, [], samples)
 
 
+@pytest.mark.parametrize("values", ["tracker=none,wandb", "progress=true,false"])
+def test_values_that_change_no_result_are_not_swept(values: str) -> None:
+    key = values.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"give the same results.*; give {key} one value"):
+        expand({"balancer": "random,vllm"}, [values])
+
+
 def test_a_name_holds_what_was_chosen_in_any_order() -> None:
     job = Job(("sweep=loads", "seed=1", "balancer=random", "progress=false", "tracker=wandb"))
     assert job.name == "balancer=random,seed=1"
