@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,13 +30,32 @@ def _cache_folder() -> Path:
     return Path(base, "dpbal", "compiled", digest.hexdigest())
 
 
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    numba.config.CACHE_DIR = str(_cache_folder())
+FOLDER = Path(os.environ.get("NUMBA_CACHE_DIR") or _cache_folder())
+"""Where compiled functions are kept."""
+
+STALE_S = 30 * 24 * 3600.0
+"""Folders of other versions go when nothing was written into them for so long."""
+
+
+def _sweep() -> None:
+    for other in FOLDER.parent.iterdir():
+        if time.time() - other.stat().st_mtime > STALE_S:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def is_compiled(name: str) -> bool:
     """Whether this version of a function, ``module.function``, has been compiled here before."""
-    return any(Path(numba.config.CACHE_DIR).rglob(f"{name}-*.nbi"))
+    return any(FOLDER.rglob(f"{name}-*.nbi"))
+
+
+def _compile(function: F, counts_references: bool) -> F:
+    # numba asks for its folder when a function is decorated; other users of numba keep theirs
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(FOLDER)
+    try:
+        compiled: F = numba.njit(cache=True, _nrt=counts_references)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+    return compiled
 
 
 def njit(function: F) -> F:
@@ -43,11 +64,13 @@ def njit(function: F) -> F:
     It counts no references: the caller keeps the arrays, and counting those of the simulator's two
     dozen at every call takes longer than the work.
     """
-    compiled: F = numba.njit(cache=True, _nrt=False)(function)
-    return compiled
+    return _compile(function, counts_references=False)
 
 
 def njit_making_arrays(function: F) -> F:
     """Compile a function that makes arrays or calls one that does; it counts references."""
-    compiled: F = numba.njit(cache=True)(function)
-    return compiled
+    return _compile(function, counts_references=True)
+
+
+if not os.environ.get("NUMBA_CACHE_DIR") and not FOLDER.exists() and FOLDER.parent.is_dir():
+    _sweep()

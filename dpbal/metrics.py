@@ -104,21 +104,23 @@ def straggler_share(records: Records) -> float:
 def is_unstable(records: Records) -> bool:
     """Whether queues grew all along, as they do where more arrives than can be worked off.
 
-    True when the mean TTFT rose from quarter to quarter of the requests, by half and more from the
-    second to the last (growth from nothing at a constant rate makes that 7/3), to more than a tenth
-    of the span of the arrivals. A passing burst does not rise all along.
+    True when the median TTFT did not fall from any quarter of the dispatched requests to the next,
+    rose by half and more from the second to the last (growth from nothing at a constant rate makes
+    that 7/3), and ended over a tenth of the span of the arrivals. A passing burst does not rise all
+    along. A request without a first token counts as one that waits for ever.
     """
     rows = records.requests
+    rows = rows[(rows["outcome"] != Outcome.failed) & ~np.isnan(rows["dispatch_s"])]
     ttft_s = np.where(np.isnan(rows["first_token_s"]), np.inf, rows["first_token_s"])
     ttft_s = ttft_s - rows["arrival_s"]
-    ttft_s = ttft_s[rows["outcome"] != Outcome.failed]
     quarter = len(ttft_s) // 4
     if quarter == 0:
         return False
-    means_s = ttft_s[: 4 * quarter].reshape(4, quarter).mean(axis=1)
-    is_rising = (means_s[1:] > means_s[:-1]).all() or np.isinf(means_s[-1])
+    medians_s = np.median(ttft_s[: 4 * quarter].reshape(4, quarter), axis=1)
+    is_rising = (medians_s[1:] >= medians_s[:-1]).all()
+    has_risen = medians_s[3] > 1.5 * medians_s[1] or np.isinf(medians_s[1])
     span_s = rows["arrival_s"][-1] - rows["arrival_s"][0]
-    return bool(is_rising and means_s[3] > 1.5 * means_s[1] and means_s[3] > 0.1 * span_s)
+    return bool(is_rising and has_risen and medians_s[3] > 0.1 * span_s)
 
 
 def _distribution(values: np.ndarray) -> dict[str, float | None]:

@@ -150,16 +150,24 @@ def test_a_queue_that_grows_all_along_is_unstable() -> None:
 
 def test_requests_that_never_got_a_token_make_a_run_unstable() -> None:
     records = waits([1.0] * 400)
-    records.requests["first_token_s"][390:] = NAN
+    records.requests["first_token_s"][390:] = NAN  # a stable run, cut off in the middle
     records.requests["outcome"][390:] = Outcome.unfinished
+    assert not is_unstable(records)
+    records.requests["first_token_s"][110:] = NAN  # most never had their turn
+    records.requests["outcome"][110:] = Outcome.unfinished
     assert is_unstable(records)
-    records.requests["outcome"][390:] = Outcome.failed  # refused, not kept waiting
+    records.requests["outcome"][110:] = Outcome.failed  # refused, not kept waiting
     assert not is_unstable(records)
 
 
 def metrics_of(mean: float | None, p99: float | None = 2.0) -> Metrics:
     spread: dict[str, float | None] = {"mean": mean, "p50": 1.0, "p90": 1.0, "p99": p99}
-    return {"ttft_s": spread, "tpot_s": dict(spread), "e2e_s": dict(spread)}
+    return {
+        "requests": {"finished": 10},
+        "ttft_s": spread,
+        "tpot_s": dict(spread),
+        "e2e_s": dict(spread),
+    }
 
 
 def test_gap_closed_is_a_share_of_what_pooling_would_gain() -> None:
@@ -170,6 +178,12 @@ def test_gap_closed_is_a_share_of_what_pooling_would_gain() -> None:
         "tpot_mean": pytest.approx(0.8),
         "e2e_mean": pytest.approx(0.8),
     }
+
+
+def test_gap_closed_is_null_where_not_the_same_requests_finished() -> None:
+    policy = metrics_of(6.0) | {"requests": {"finished": 9}}
+    closed = gap_closed(policy, metrics_of(10.0), metrics_of(5.0), False)
+    assert set(closed.values()) == {None}
 
 
 def test_gap_closed_may_be_over_one_or_under_zero() -> None:

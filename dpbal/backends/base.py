@@ -30,10 +30,10 @@ class Outcome(IntEnum):
 REQUEST_RECORD = np.dtype(
     [
         ("arrival_s", np.float64),
-        ("dispatch_s", np.float64),
+        ("dispatch_s", np.float64),  # nan where the run ended before
         ("first_token_s", np.float64),  # nan where there was none
         ("finish_s", np.float64),  # nan where it did not end
-        ("rank", np.int32),
+        ("rank", np.int32),  # -1 where the run ended before a choice, null in the file
         ("dispatcher", np.int32),
         ("prompt_tokens", np.int32),
         ("output_tokens", np.int32),  # generated

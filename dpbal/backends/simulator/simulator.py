@@ -189,7 +189,8 @@ class _Run:
             requests[field] = rows[field]
         for field in ("preemptions", "outcome"):
             requests[field] = rows[field]
-        requests["dispatch_s"] = rows["arrival_s"]
+        is_dispatched = rows["rank"] >= 0
+        requests["dispatch_s"] = np.where(is_dispatched, rows["arrival_s"], np.nan)
         requests["prompt_tokens"] = rows["prompt"]
         requests["output_tokens"] = rows["generated"]
         requests["cached_tokens"] = rows["cached"]
