@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from dpbal import __version__
 from dpbal.composition import check_jobs
 from dpbal.config import check, explain
 from dpbal.errors import ConfigError, DpbalError, JobFailed
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 USAGE = 2
 """Exit code of a command line that cannot run; a run that fails exits with 1."""
 
+NO_MEMORY = (
+    "not enough memory for this run; try a smaller group.ranks, group.dispatchers, "
+    "backend.max_num_seqs or workload.requests"
+)
+"""What to say of a run that is too large for the machine."""
+
 
 def main() -> None:
     """Run what the command line says; every mistake in it is one line on standard error."""
@@ -31,6 +38,9 @@ def main() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and this function speaks
     try:
+        if "--version" in sys.argv[1:]:
+            print(f"dpbal {__version__}, Hydra {hydra.__version__}")
+            return
         sys.argv[1:] = prepare(sys.argv[1:])
         app = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run_job)
         app()
@@ -38,6 +48,14 @@ def main() -> None:
         _fail("interrupted", 130)
     except JobFailed:
         sys.exit(1)
+    except OSError as error:
+        if wants_traceback or error.filename is None:
+            raise
+        _fail(
+            f"cannot use {error.filename}: {error.strerror}; name a directory that can be "
+            "written to, with hydra.run.dir=DIR, or hydra.sweep.dir=DIR in a sweep",
+            1,
+        )
     except (DpbalError, HydraException) as error:
         if wants_traceback:
             raise
@@ -98,6 +116,11 @@ def _run_job(cfg: DictConfig) -> None:
         if not in_sweep:
             _fail(str(error), 1)
         print(f"dpbal-run: {job}: {error}", file=sys.stderr, flush=True)
+        raise JobFailed from None
+    except MemoryError:
+        if not in_sweep:
+            _fail(NO_MEMORY, 1)
+        print(f"dpbal-run: {job}: {NO_MEMORY}", file=sys.stderr, flush=True)
         raise JobFailed from None
     except Exception:
         if not in_sweep:

@@ -52,6 +52,7 @@ def check_jobs(
     """
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     lines = typed.normalise(list(overrides))
     with _loader() as loader:
@@ -80,7 +81,7 @@ def check_jobs(
                 if "profile" in touched:
                     build_step_time(config.profile)
                 configs.append(config)
-        except HydraException as error:
+        except (HydraException, YAMLError) as error:
             raise ConfigError(explain(error)) from None
     return configs
 
@@ -141,6 +142,11 @@ def _saved_sweep(hydra: DictConfig, is_sweep: bool) -> list[str] | None:
     is_multirun = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     if not is_multirun and not is_sweep:
         return None
+    samples = hydra.sweeper.get("samples")
+    if samples is not None and (not isinstance(samples, int) or samples < 1):
+        raise ConfigError(
+            f"hydra.sweeper.samples must be a whole number of at least 1, got {samples}"
+        )
     return [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from dpbal.errors import ConfigError, unknown
+from dpbal.finite import require_finite
 from dpbal.modes import GroupKind, LedgerMode
 
 if TYPE_CHECKING:
@@ -187,9 +188,13 @@ def check(cfg: DictConfig) -> Config:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         _reject_unknown_keys(values, Config, "")  # type: ignore[arg-type]
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), values)
+        require_finite(OmegaConf.to_container(merged), "")
+        config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return cast(Config, config)
@@ -209,14 +214,18 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def explain(error: Exception) -> str:
-    """What Hydra or OmegaConf found wrong, as one line that names the nearest right key."""
+    """What Hydra, OmegaConf or YAML found wrong, as one line that names the nearest right key."""
     from omegaconf.errors import (
         ConfigAttributeError,
         ConfigKeyError,
         MissingMandatoryValue,
         OmegaConfBaseException,
     )
+    from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: not YAML: {error.problem}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
         where = str(cause.full_key).rpartition(".")[0]

@@ -28,11 +28,12 @@ def show(summary: dict[str, Any], directory: Path) -> None:
     group = config["group"]
     rate = summary["rate_rps"]
     console.print(
-        f"[bold]{title(config)}[/bold] on {summary['requests']['offered']} requests"
+        f"{title(summary)} on {summary['requests']['offered']} requests"
         + (f" at {rate:.2f}/s" if rate is not None else " at once")
         + f", {group['ranks']} {group['kind']} ranks, {config['profile']['model']}"
         f" on {config['profile']['device']} (simulated)",
         highlight=False,
+        markup=False,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -51,25 +52,27 @@ def show(summary: dict[str, Any], directory: Path) -> None:
         table.add_row(f"{label} ({unit})", *cells)
     console.print(table)
     for line in remarks(summary):
-        console.print(line, highlight=False)
-    console.print(f"results in {directory}", highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False)
+    console.print(f"results in {directory}", highlight=False, markup=False, soft_wrap=True)
 
 
-def title(config: dict[str, Any]) -> str:
-    """The combination in a few words."""
-    return (
-        f"{config['balancer']['name']} + {config['budget']['name']}"
-        f" + {config['transport']['name']} + ledger {config['ledger']['mode']}"
-    )
+def title(summary: dict[str, Any]) -> str:
+    """The combination in a few words, as it was typed."""
+    choices, config = summary["choices"], summary["config"]
+    parts = [choices[family] for family in ("balancer", "signal", "transport", "budget")]
+    return " + ".join([*parts, f"ledger {config['ledger']['mode']}"])
 
 
 def remarks(summary: dict[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     lines = []
-    counts = summary["requests"]
-    lost = {k: counts[k] for k in ("failed", "aborted", "unfinished") if counts[k]}
-    if lost:
-        lines.append("not finished: " + ", ".join(f"{n} {name}" for name, n in lost.items()))
+    sides = {"": summary, "round robin, ": summary["baseline"], "pooled, ": summary["pooled"]}
+    for whose, side in sides.items():
+        counts = {} if side is None else side["requests"]
+        lost = {k: counts[k] for k in ("failed", "aborted", "unfinished") if counts.get(k)}
+        if lost:
+            named = ", ".join(f"{n} {name}" for name, n in lost.items())
+            lines.append(f"{whose}not finished: {named}")
     if summary["unstable"]:
         lines.append(
             "unstable: queues grew all along, so latencies depend on the length of the run"
@@ -79,10 +82,12 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["no_effect"]:
         lines.append("no effect: " + "; ".join(summary["no_effect"]))
     speed, decisions = summary["speed"], summary["decisions"]
+    took = ""
+    if decisions["p50_us"] is not None:
+        took = f"; dispatch {decisions['p50_us']:.1f} us p50, {decisions['p99_us']:.1f} us p99"
     lines.append(
         f"simulated {speed['requests_per_s']:,.0f} requests/s,"
-        f" {speed['rank_steps_per_s']:,.0f} rank steps/s;"
-        f" dispatch {decisions['p50_us']:.1f} us p50, {decisions['p99_us']:.1f} us p99"
+        f" {speed['rank_steps_per_s']:,.0f} rank steps/s{took}"
     )
     return lines
 

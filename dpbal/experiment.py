@@ -123,8 +123,10 @@ def run(config: Config, directory: Path, show: bool = True) -> dict[str, Any]:
     if config.capacity is not None:
         raise ConfigError("the config asks for a capacity search; call dpbal.find_capacity")
     from dpbal import console, results
+    from dpbal.tracking.run_info import RunInfo
     from dpbal.tracking.session import follow
 
+    (directory / "result.json").unlink(missing_ok=True)  # of a run that was here before
     with follow(config, directory) as session:
         experiment = Experiment(config)
         with Progress(config.progress and show) as progress:
@@ -133,7 +135,8 @@ def run(config: Config, directory: Path, show: bool = True) -> dict[str, Any]:
             if config.compare:
                 baseline = records if experiment.is_baseline else experiment.run_baseline(progress)
                 pooled = experiment.run_pooled()
-        summary = results.summarise(config, experiment.requests, records, baseline, pooled)
+        choices = RunInfo(config, directory).choices
+        summary = results.summarise(config, choices, experiment.requests, records, baseline, pooled)
         results.write(directory, config, summary, records)
         if show:
             console.show(summary, directory)

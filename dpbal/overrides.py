@@ -17,10 +17,19 @@ _PACKAGE = Path(__file__).parent
 CONF = next(d for d in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if d.is_dir())
 """The folder of configs: inside the package in a wheel, beside it in a checkout."""
 
+OPTIONAL = ("preset", "sweep", "experiment")
+"""Groups of which nothing need be chosen, and several choices may be."""
+
 
 def normalise(overrides: list[str]) -> list[str]:
-    """Read ``+group=choice`` as ``group=choice``: every group already has a default."""
+    """Overrides as Hydra takes them.
+
+    ``+group=choice`` becomes ``group=choice``, as every group already has a default, and
+    ``preset=null`` goes, as it is the default and Hydra has no word for it.
+    """
     groups = {file.parent.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml")}
+    defaults = {f"{sign}{group}=null" for group in OPTIONAL for sign in ("", "+")}
+    overrides = [o for o in overrides if o not in defaults]
     return [o[1:] if o[:1] == "+" and o[1:].partition("=")[0] in groups else o for o in overrides]
 
 
@@ -61,6 +70,7 @@ def reject_unknown(
     from hydra.core.object_type import ObjectType
 
     groups = set(loader.get_group_options("", ObjectType.GROUP, "config", search)) - {"hydra"}
+    chosen: dict[str, str | None] = {}
     for override in overrides:
         key = override.key_or_group
         top = re.split("[./]", key)[0]
@@ -68,11 +78,21 @@ def reject_unknown(
             continue
         if top not in groups and top not in keys:
             raise ConfigError(f"{override.input_line}: {unknown('key', top, groups.union(keys))}")
+        if override.value() == {} and not override.is_delete():
+            raise ConfigError(
+                f"{override.input_line} changes nothing, as keys are added to those that are "
+                f"there; type '{key}={{KEY: VALUE}}'"
+            )
         if key in groups:
             known = loader.get_group_options(key, ObjectType.CONFIG, "config", search)
+            _reject_several(override, chosen.setdefault(key, override.input_line))
             if override.value() is None and not override.is_delete():
                 raise ConfigError(
                     f"{override.input_line}: type {key}= and one of {', '.join(known)}"
+                )
+            if re.search(r"[=,]\s*null\s*,|,\s*null\s*$", override.input_line or ""):
+                raise ConfigError(
+                    f"{override.input_line}: null is no choice of a sweep; leave it out"
                 )
             for choice in _choices(override):
                 if choice not in known:
@@ -128,6 +148,21 @@ def _values(override: Override) -> list[str]:
         return discrete_values(override)
     interval: Any = override.value()
     return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
+
+
+def _reject_several(override: Override, first: str | None) -> None:
+    """Of a list of choices, and of a group that is given twice, Hydra would take the last."""
+    key, line = override.key_or_group, override.input_line
+    if first != line or first is None:
+        lists = f", or several of it as '{key}=[...]'" if key in OPTIONAL else ""
+        raise ConfigError(
+            f"{first} and {line} exclude each other: give {key} once{lists}, "
+            f"or run both with -m {key}=FIRST,SECOND"
+        )
+    value = override.value()
+    if isinstance(value, list) and key not in OPTIONAL:
+        names = ",".join(str(name) for name in value)
+        raise ConfigError(f"{line}: {key} takes one choice; to run each, type -m {key}={names}")
 
 
 def _choices(override: Override) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpbal.errors import WorkloadError
 from dpbal.modes import GroupKind
 from dpbal.step_time import StepTime
 
@@ -63,6 +64,9 @@ def saturation_rate(
 
     All requests are there at the start; the rate is their number over the time until the last has
     finished, the tail included. A ``workload.load`` of 1 means this rate.
+
+    Raises:
+        WorkloadError: If no request fits the KV cache, or the profile costs nothing.
     """
     from dpbal.backends.base import Outcome
 
@@ -71,13 +75,14 @@ def saturation_rate(
     records = run_pooled(at_once, endless, step_time, ranks, seed=0)
     finished = int((records.requests["outcome"] == Outcome.finished).sum())
     if finished == 0:
-        from dpbal.errors import WorkloadError
-
         raise WorkloadError(
             "no request of the workload fits the KV cache, so no load can be set; "
             "give workload.rate instead of workload.load, or a larger backend.kv_capacity_tokens"
         )
-    return finished / float(records.steps["end_s"].max())
+    last_s = float(records.steps["end_s"].max())
+    if last_s == 0:
+        raise WorkloadError("the profile costs nothing, so no load can be set; give workload.rate")
+    return finished / last_s
 
 
 def _parts(step_time: StepTime, ranks: int, seed: int) -> Parts:

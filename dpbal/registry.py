@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from dpbal.errors import ConfigError, unknown
+from dpbal.finite import require_finite
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -51,11 +52,14 @@ class Registry(Generic[T], Mapping[str, type[T]]):
                 raise ConfigError(f"{self.kind} {name!r}: {unknown('key', str(key), fields)}")
         try:
             config = OmegaConf.merge(OmegaConf.structured(cls), dict(params))
+            require_finite(OmegaConf.to_container(config), self.kind)
             component = OmegaConf.to_object(config)
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             where = f" ({self.kind}.{error.full_key})" if error.full_key else ""
             raise ConfigError(f"{self.kind} {name!r}: {reason}{where}") from None
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(f"{self.kind} {name!r}: {error}") from None
         return component  # type: ignore[return-value]

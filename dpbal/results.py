@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from dpbal.config import Config, to_dict
 from dpbal.metrics import is_unstable
 from dpbal.metrics import summarise as summarise_records
 from dpbal.modes import GroupKind
+from dpbal.parts import build
 from dpbal.workloads.base import Requests
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ SMALL_GAP = 0.05
 
 def summarise(
     config: Config,
+    choices: Mapping[str, str],
     requests: Requests,
     records: Records,
     baseline: Records | None,
@@ -49,6 +51,7 @@ def summarise(
 
     Args:
         config: What was run.
+        choices: The choice of every group, as typed; which tracker follows makes no result.
         requests: On what.
         records: What happened.
         baseline: What round robin did, or None if it did not run.
@@ -57,6 +60,7 @@ def summarise(
     slo = config.slo
     result: dict[str, Any] = dict(summarise_records(records, slo))
     result["requests_digest"] = requests_digest(requests)
+    result["content_digest"] = content_digest(requests)
     result["rate_rps"] = requests.rate if np.isfinite(requests.rate) else None
     result["baseline"] = None if baseline is None else summarise_records(baseline, slo)
     result["pooled"] = None if pooled is None else summarise_records(pooled, slo)
@@ -70,15 +74,16 @@ def summarise(
     result["no_effect"] = no_effect(config, requests)
     result["speed"] = {
         "wall_s": records.wall_s,
-        "requests_per_s": len(records.requests) / records.wall_s,
+        "requests_per_s": len(records.decision_ns) / records.wall_s,
         "rank_steps_per_s": len(records.steps) / records.wall_s,
     }
-    decisions_us = records.decision_ns / 1e3
+    decisions_us = records.decision_ns[1:] / 1e3  # the first loads what is compiled
     result["decisions"] = {
-        "count": len(decisions_us),
+        "count": len(records.decision_ns),
         "p50_us": float(np.quantile(decisions_us, 0.5)) if len(decisions_us) else None,
         "p99_us": float(np.quantile(decisions_us, 0.99)) if len(decisions_us) else None,
     }
+    result["choices"] = {group: name for group, name in choices.items() if group != "tracker"}
     result["config"] = to_dict(config)
     result["seed"] = config.seed
     result["versions"] = versions()
@@ -106,6 +111,22 @@ def requests_digest(requests: Requests) -> str:
         requests.session,
         requests.pinned_rank,
     ]
+    return _digest(columns)
+
+
+def content_digest(requests: Requests) -> str:
+    """A name for what was asked, whenever it arrived: only other content is another replicate.
+
+    Requests that are all alike differ in their arrivals only, which then count.
+    """
+    sizes = (requests.prompt_tokens, requests.output_tokens)
+    if not requests.has_hashes and all((column == column[0]).all() for column in sizes):
+        return requests_digest(requests)
+    hash_offsets = requests.hash_offsets if requests.has_hashes else None
+    return _digest([*sizes, hash_offsets, requests.block_hashes])
+
+
+def _digest(columns: Iterable[np.ndarray | None]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for column in columns:
         values = np.zeros(0, "<i8") if column is None else np.ascontiguousarray(column, "<i8")
@@ -122,14 +143,15 @@ def gap_closed(
 ) -> dict[str, float | None]:
     """(round robin - policy) / (round robin - pooled) for each metric.
 
-    None where round robin is unstable, or where the gap is under 5 % of round robin's value: a
-    share of nearly nothing says nothing.
+    None where round robin is unstable, where the three did not finish equally many requests, or
+    where the gap is under 5 % of round robin's value: a share of nearly nothing says nothing.
     """
     closed: dict[str, float | None] = {}
+    finished = {side["requests"]["finished"] for side in (policy, baseline, pooled)}
     for name, (metric, statistic) in CLOSED.items():
         values = [side[metric][statistic] for side in (policy, baseline, pooled)]
         closed[name] = None
-        if baseline_unstable or None in values:
+        if baseline_unstable or len(finished) > 1 or None in values:
             continue
         own, worst, best = values
         if worst - best >= SMALL_GAP * worst > 0:
@@ -142,11 +164,15 @@ def no_effect(config: Config, requests: Requests) -> list[str]:
     balancer = BALANCERS[config.balancer["name"]]
     rule = config.balancer["name"]
     idle = []
+    if config.group.ranks == 1:
+        idle.append("balancer, signal, transport, ledger.mode: there is one rank to choose")
     if not balancer.uses_signal:
         idle.append(f"signal: {rule} does not rank by it")
     if not balancer.uses_reports:
         idle.append(f"transport: {rule} does not read reports")
         idle.append(f"ledger.mode: {rule} does not read what is in flight")
+    elif not balancer.uses_in_flight and not build("signal", config.signal).reads_in_flight:
+        idle.append("ledger.mode: the signal does not read what is in flight")
     if config.group.kind is GroupKind.independent and BUDGETS[config.budget["name"]].needs_lockstep:
         idle.append(f"budget: {config.budget['name']} acts in lockstep groups only")
     if config.workload.get("rate") is not None and config.workload.get("load") is not None:
@@ -176,7 +202,8 @@ def _requests_frame(records: Records) -> polars.DataFrame:
     outcomes = polars.Enum(names)
     frame = _frame(records.requests)
     return frame.with_columns(
-        polars.col("first_token_s", "finish_s").fill_nan(None),
+        polars.col("dispatch_s", "first_token_s", "finish_s").fill_nan(None),
+        polars.when(polars.col("rank") >= 0).then(polars.col("rank")).alias("rank"),
         polars.col("outcome")
         .cast(polars.UInt32)
         .replace_strict(list(range(len(names))), names, return_dtype=outcomes),

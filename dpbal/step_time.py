@@ -133,8 +133,11 @@ class StepTime:
 
     def __post_init__(self) -> None:
         for name in COSTS.names or ():
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+            if not value < math.inf:
+                raise ValueError(f"{name} must be a finite number, got {value}")
         if self.kv_capacity_tokens < 1:
             raise ValueError(f"kv_capacity_tokens must be positive, got {self.kv_capacity_tokens}")
 

@@ -61,6 +61,8 @@ def test_a_name_is_registered_once(shapes: Registry[Shape]) -> None:
         ("circle", {"radus": 1}, "unknown key 'radus'; did you mean 'radius'"),
         ("circle", {"radius": "wide"}, "'wide'.*could not be converted to Float"),
         ("circle", {"ties": "lst"}, "'lst'.*first, last"),
+        ("circle", {"radius": "inf"}, "shape.radius must be a finite number, got inf"),
+        ("circle", {"weights": {"a": float("nan")}}, "shape.weights.a must be a finite number"),
         ("circle", {"radius": -1}, "radius must not be negative, got -1"),
     ],
 )

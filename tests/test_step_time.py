@@ -106,6 +106,12 @@ def test_negative_constants_are_refused(name: str) -> None:
         step_time(**{name: -1.0})
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_constants_without_end_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="kv_s_per_token must be a finite number"):
+        step_time(kv_s_per_token=value)
+
+
 def test_a_rank_without_kv_cache_is_refused() -> None:
     with pytest.raises(ValueError, match="kv_capacity_tokens must be positive, got 0"):
         StepTime(kv_capacity_tokens=0)

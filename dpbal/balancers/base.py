@@ -25,6 +25,9 @@ class Balancer(ABC):
     uses_reports: ClassVar[bool] = True
     """Whether reports or what is in flight matter; where not, nor do transport and ledger."""
 
+    uses_in_flight: ClassVar[bool] = True
+    """Whether ``choose`` itself reads what is in flight, beside what the signal does."""
+
     def start(self, ranks: int, seed: int) -> None:  # noqa: B027 - nothing to do for most rules
         """Called once before the first choice, with the size of the group and a seed."""
 

@@ -54,6 +54,8 @@ class LeastLoad(Balancer):
     the shortest line discipline", J. Appl. Prob. 1977.
     """
 
+    uses_in_flight = False
+
     ties: Ties = Ties.rotate
 
     def __post_init__(self) -> None:

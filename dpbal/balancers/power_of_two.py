@@ -33,6 +33,8 @@ class PowerOfTwo(Balancer):
     2001; the routers of vLLM, SGLang and Ray Serve.
     """
 
+    uses_in_flight = False
+
     def start(self, ranks: int, seed: int) -> None:
         """Seed the draws and load the compiled scan."""
         from dpbal.balancers.scans import lower_of_two

@@ -30,6 +30,8 @@ class TotalTokens(LeastLoad):
     Reference: SGLang 0.5.23, ``managers/data_parallel_controller.py``, ``TOTAL_TOKENS``.
     """
 
+    uses_in_flight = True
+
     def start(self, ranks: int, seed: int) -> None:
         """Load the compiled scan, and begin rotation at ``seed % ranks``."""
         super().start(ranks, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dpbal.balancers.base import BALANCERS, Balancer
@@ -38,7 +39,7 @@ class Vllm(Balancer):
     Reference: vLLM 0.32, ``v1/engine/core_client.py``, ``DPLBAsyncMPClient``.
 
     Raises:
-        ValueError: For a negative weight or a threshold outside [0, 1].
+        ValueError: For a negative or infinite weight, or a threshold outside [0, 1].
     """
 
     uses_signal = False
@@ -47,8 +48,8 @@ class Vllm(Balancer):
     kv_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.kv_weight < 0:
-            raise ValueError(f"kv_weight must not be negative, got {self.kv_weight}")
+        if not 0 <= self.kv_weight < math.inf:
+            raise ValueError(f"kv_weight must be finite and not negative, got {self.kv_weight}")
         if not 0 <= self.kv_threshold <= 1:
             raise ValueError(f"kv_threshold must be from 0 to 1, got {self.kv_threshold}")
         self._start = 0

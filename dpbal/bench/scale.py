@@ -101,7 +101,7 @@ def measure_one(case: Case) -> ScaleRun:
     peak_rss_run_bytes = peak_rss_bytes()
     with TemporaryDirectory() as folder:
         reporting_s = time.perf_counter()
-        summary = results.summarise(config, experiment.requests, records, None, None)
+        summary = results.summarise(config, {}, experiment.requests, records, None, None)
         results.write(Path(folder), config, summary, records)
         report_s = time.perf_counter() - reporting_s
     return ScaleRun(

@@ -37,6 +37,11 @@ class Signal(ABC):
     def counts(self) -> Unit:
         """What the numbers count; only equal units are added."""
 
+    @property
+    def reads_in_flight(self) -> bool:
+        """Whether what is in flight matters; where not, the ledger has no effect."""
+        return True
+
     @abstractmethod
     def load(self, view: View) -> np.ndarray:
         """``float64`` or ``int64`` ``[ranks]``. The caller reads it at once and writes nothing."""
@@ -56,6 +61,11 @@ class Reported(Signal):
     def counts(self) -> Unit:
         """What the fields count."""
         return self.unit
+
+    @property
+    def reads_in_flight(self) -> bool:
+        """Reports alone matter."""
+        return False
 
     def load(self, view: View) -> np.ndarray:
         """``float64`` or ``int64`` ``[ranks]``, as the fields are."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -30,17 +32,24 @@ class Sum(Signal):
         <Unit.seconds: 'seconds'>
 
     Raises:
-        ValueError: For an unknown term, terms that count different things, or ``in_flight`` alone.
+        ValueError: For no term or an unknown one, a weight that is negative or infinite, terms that
+            count different things, or ``in_flight`` alone.
     """
 
     terms: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
-        terms = self.terms or {"holding_tokens": 1.0, "in_flight": 1.0}
+        terms = {"holding_tokens": 1.0, "in_flight": 1.0} if self.terms is None else self.terms
+        if not terms:
+            raise ValueError(
+                "terms is empty; type 'signal.terms={holding_tokens: 1, in_flight: 1}'"
+            )
         known = [name for name in SIGNALS if name != "sum"]
-        for name in terms:
+        for name, weight in terms.items():
             if name not in known:
                 raise ValueError(unknown("term", name, known))
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of {name} must not be negative, got {weight}")
         signals = {name: SIGNALS[name]() for name in terms if name != "in_flight"}
         if not signals:
             raise ValueError(
@@ -56,13 +65,11 @@ class Sum(Signal):
         self._in_flight_weight = terms.get("in_flight", 0.0)
         self._weights = np.zeros(len(REPORT.names or ()))
         for name, signal in signals.items():
-            if isinstance(signal, Reported):
+            if _adds_fields(signal):
                 for report_field in signal.fields:
                     self._weights[column(report_field)] += terms[name]
         self._others = [
-            (signal, terms[name])
-            for name, signal in signals.items()
-            if not isinstance(signal, Reported)
+            (signal, terms[name]) for name, signal in signals.items() if not _adds_fields(signal)
         ]
         self._total = np.zeros(0)
 
@@ -70,6 +77,11 @@ class Sum(Signal):
     def counts(self) -> Unit:
         """What every term counts."""
         return self._counts
+
+    @property
+    def reads_in_flight(self) -> bool:
+        """Whether any term does."""
+        return self._in_flight_weight > 0 or any(s.reads_in_flight for s, _ in self._others)
 
     def load(self, view: View) -> np.ndarray:
         """``float64[ranks]``, valid until the next call."""
@@ -91,3 +103,8 @@ class Sum(Signal):
         self._add_weighted = add_weighted
         self._total = np.zeros(ranks)
         return self._total
+
+
+def _adds_fields(signal: Signal) -> TypeGuard[Reported]:
+    """Whether a signal is no more than its fields added up."""
+    return isinstance(signal, Reported) and type(signal).load is Reported.load

@@ -12,6 +12,7 @@ import numpy as np
 from dpbal.core import Request
 from dpbal.errors import WorkloadError
 from dpbal.registry import Registry
+from dpbal.workloads.lengths import MAX_TOKENS
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Requests:
 
     Attributes:
         arrival_s: ``float64[n]``, seconds since the start, not decreasing.
-        prompt_tokens: ``int64[n]``, at least 1.
-        output_tokens: ``int64[n]``, at least 1; backends know it, balancers do not.
+        prompt_tokens: ``int64[n]``, at least 1 and at most 2**31 - 1.
+        output_tokens: ``int64[n]``, in the same range; backends know it, balancers do not.
         block_hashes: ``int64[m]``, the hashes of all prompts' whole prefix blocks, one after
             another.
         hash_offsets: ``int64[n + 1]``, where each request's hashes start; all 0 without hashes.
@@ -46,6 +47,12 @@ class Requests:
             raise WorkloadError("arrivals are not in order of time")
         if min(self.prompt_tokens.min(), self.output_tokens.min()) < 1:
             raise WorkloadError("every request needs at least 1 prompt token and 1 output token")
+        longest = max(self.prompt_tokens.max(), self.output_tokens.max())
+        if longest > MAX_TOKENS:
+            raise WorkloadError(
+                f"a request may have at most {MAX_TOKENS} prompt tokens and as many output "
+                f"tokens, got {longest}"
+            )
         last = 0 if self.hash_offsets is None else self.hash_offsets[-1]
         if last != len(self.block_hashes):
             raise WorkloadError(f"hash_offsets end at {last}, of {len(self.block_hashes)} hashes")

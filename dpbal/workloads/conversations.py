@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpbal.workloads.base import WORKLOADS, Requests
-from dpbal.workloads.lengths import LengthPart, Lengths
+from dpbal.workloads.lengths import MAX_TOKENS, LengthPart, Lengths
 from dpbal.workloads.synthetic import Stream, Synthetic
 
 
@@ -44,9 +44,10 @@ class Conversations(Synthetic):
             raise ValueError(f"follow_up_share must be from 0 to 1, got {self.follow_up_share}")
         if not self.turn_gap_requests > 0:
             raise ValueError(f"turn_gap_requests must be positive, got {self.turn_gap_requests}")
-        if self.shared_prefix_tokens < 0:
+        if not 0 <= self.shared_prefix_tokens <= MAX_TOKENS:
             raise ValueError(
-                f"shared_prefix_tokens must not be negative, got {self.shared_prefix_tokens}"
+                f"shared_prefix_tokens must be from 0 to {MAX_TOKENS}, "
+                f"got {self.shared_prefix_tokens}"
             )
         if self.hash_block_tokens < 1:
             raise ValueError(f"hash_block_tokens must be at least 1, got {self.hash_block_tokens}")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
+
+MAX_TOKENS = 2**31 - 1
+"""Longest prompt, and longest output; more would not fit the counts of an engine."""
+
+MAX_SIGMA = 10.0
+"""Widest lognormal; at 10 one length in a hundred is already e**23 times the median."""
 
 
 @dataclass
@@ -14,7 +21,7 @@ class LengthPart:
     Args:
         share: Weight of this part; the weights of a mixture are scaled to add up to 1.
         mean_tokens: Mean of the lognormal, before it is cut to the range of the mixture.
-        sigma: Standard deviation of the logarithm; 0 makes every length the mean.
+        sigma: Standard deviation of the logarithm, 0 to 10; 0 makes every length the mean.
     """
 
     share: float = 1.0
@@ -22,12 +29,14 @@ class LengthPart:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.share > 0:
-            raise ValueError(f"share must be positive, got {self.share}")
-        if not self.mean_tokens > 0:
-            raise ValueError(f"mean_tokens must be positive, got {self.mean_tokens}")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma must not be negative, got {self.sigma}")
+        if not 0 < self.share < math.inf:
+            raise ValueError(f"share must be positive and finite, got {self.share}")
+        if not 0 < self.mean_tokens <= MAX_TOKENS:
+            raise ValueError(
+                f"mean_tokens must be positive and at most {MAX_TOKENS}, got {self.mean_tokens}"
+            )
+        if not 0 <= self.sigma <= MAX_SIGMA:
+            raise ValueError(f"sigma must be from 0 to {MAX_SIGMA:g}, got {self.sigma}")
 
 
 @dataclass
@@ -37,7 +46,7 @@ class Lengths:
     Args:
         parts: The lognormals.
         min_tokens: What falls below becomes this; at least 1.
-        max_tokens: What falls above becomes this.
+        max_tokens: What falls above becomes this; at most 2**31 - 1.
     """
 
     parts: list[LengthPart] = field(default_factory=lambda: [LengthPart()])
@@ -47,9 +56,9 @@ class Lengths:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError("a mixture of lengths needs at least one part")
-        if not 1 <= self.min_tokens <= self.max_tokens:
+        if not 1 <= self.min_tokens <= self.max_tokens <= MAX_TOKENS:
             raise ValueError(
-                "lengths need 1 <= min_tokens <= max_tokens, "
+                f"lengths need 1 <= min_tokens <= max_tokens <= {MAX_TOKENS}, "
                 f"got min_tokens={self.min_tokens}, max_tokens={self.max_tokens}"
             )
 

@@ -10,8 +10,9 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from dpbal.errors import WorkloadError, unknown
+from dpbal.workloads.lengths import MAX_TOKENS
 
-Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Hash = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -97,6 +98,9 @@ def _check_columns(path: Path, columns: Sequence[str], row: type[Row]) -> None:
     if missing:
         expected = f"the first line must name the column {missing[0]}"
         raise _malformed(path, 1, expected, ",".join(columns))
+    for column in columns:
+        if column in names and columns.count(column) > 1:
+            raise _malformed(path, 1, f"the column {column} is named twice", ",".join(columns))
     if row.__struct_config__.forbid_unknown_fields:
         for column in columns:
             if column not in names:
@@ -104,7 +108,9 @@ def _check_columns(path: Path, columns: Sequence[str], row: type[Row]) -> None:
 
 
 def _malformed(path: Path, line: int, problem: str, found: str) -> WorkloadError:
-    problem = problem[0].lower() + problem[1:].replace("`", "").replace(" - at $.", " at ")
+    if not problem.startswith("JSON"):
+        problem = problem[0].lower() + problem[1:]
+    problem = problem.replace("`", "").replace(" - at $.", " at ")
     if len(found) > _SHOWN_CHARACTERS:
         found = found[:_SHOWN_CHARACTERS] + "..."
     return WorkloadError(f"{path}, line {line}: {problem}; found {found!r}")

@@ -37,7 +37,7 @@ class Synthetic(Workload):
 
     Args:
         requests: How many to make.
-        gap_cv: Coefficient of variation of the gaps between batches.
+        gap_cv: Coefficient of variation of the gaps between batches, 0 or from 0.001 to 1000.
         burst_size: Requests in a batch.
         prompt: Lengths of the prompts.
         output: Lengths of the outputs, drawn independently of the prompts.
@@ -58,8 +58,8 @@ class Synthetic(Workload):
                 "a synthetic workload has no rate of its own; "
                 "add workload.load=0.85 or workload.rate=10"
             )
-        if not self.gap_cv >= 0:
-            raise ValueError(f"gap_cv must not be negative, got {self.gap_cv}")
+        if self.gap_cv != 0 and not 1e-3 <= self.gap_cv <= 1e3:
+            raise ValueError(f"gap_cv must be 0 or from 0.001 to 1000, got {self.gap_cv}")
         if self.burst_size < 1:
             raise ValueError(f"burst_size must be at least 1, got {self.burst_size}")
 

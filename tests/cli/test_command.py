@@ -6,8 +6,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import hydra
 import pytest
 
+import dpbal
 from dpbal.cli import prepare
 from dpbal.errors import ConfigError
 from dpbal.overrides import CONF
@@ -27,6 +29,8 @@ def run(config, directory, show):
         raise RuntimeError("a bug")
     if config.seed == 3:
         raise KeyboardInterrupt
+    if config.seed == 4:
+        raise MemoryError
 
 sys.modules["dpbal.experiment"] = types.SimpleNamespace(run=run)
 from dpbal.cli import main
@@ -77,7 +81,7 @@ def test_a_run_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_job_that_fails_does_not_end_its_sweep(tmp_path: Path) -> None:
-    done = command(tmp_path, "-m", "+balancer=random,round_robin", "seed=0,1,4", code=STAND_IN)
+    done = command(tmp_path, "-m", "+balancer=random,round_robin", "seed=0,1,5", code=STAND_IN)
     assert done.returncode == 1
     assert done.stdout.count("ran ") == 6
     assert "dpbal-run: balancer=random seed=1: the trace is empty\n" in done.stderr
@@ -96,6 +100,38 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     done = command(tmp_path, "seed=3", code=STAND_IN)
     assert (done.returncode, done.stderr) == (130, "dpbal-run: interrupted\n")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_directory_that_cannot_be_made_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command(tmp_path, f"hydra.run.dir={place}", code=STAND_IN)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"dpbal-run: cannot use {place}: ")
+    assert "hydra.run.dir=DIR" in line
+
+
+def test_a_run_that_does_not_fit_in_memory_says_what_to_make_smaller(tmp_path: Path) -> None:
+    done = command(tmp_path, "seed=4", code=STAND_IN)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dpbal-run: not enough memory for this run; try a smaller group.ranks")
+
+
+def test_a_config_that_is_not_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "balancer").mkdir(parents=True)
+    (tmp_path / "mine" / "balancer" / "own.yaml").write_text("name: random\nfoo: [1\nbar: 2\n")
+    done = command(tmp_path, "--config-dir", "mine", "balancer=own")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "own.yaml, line 3: not YAML: expected ',' or ']'" in line
+
+
+def test_the_version_is_that_of_dpbal_and_of_hydra(tmp_path: Path) -> None:
+    done = command(tmp_path, "--version")
+    assert done.returncode == 0
+    assert done.stdout == f"dpbal {dpbal.__version__}, Hydra {hydra.__version__}\n"
 
 
 @pytest.mark.parametrize("typed", ["balancer=", "+balancer="])

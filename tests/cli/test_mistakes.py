@@ -59,7 +59,19 @@ MISTAKES = {
     "profile.fixed_s=-1": "fixed_s must not be negative, got -1",
     "tracker=wanb": "unknown tracker 'wanb'; did you mean 'wandb'",
     "+tracker.entity=me": "tracker 'none': unknown key 'entity'; there is none to give",
+    # a number that nothing can be computed with
+    "slo.tpot_s=inf": "slo.tpot_s must be a finite number, got inf",
+    "workload.rate=inf": "workload.rate must be a finite number, got inf",
+    "workload.load=-inf": "workload.load must be a finite number, got -inf",
+    "backend.max_time_s=nan": "backend.max_time_s must be a finite number, got nan",
+    "profile.fixed_s=nan": "profile.fixed_s must be a finite number, got nan",
+    "workload.prompt.parts=[{sigma: inf}]": r"workload.prompt.parts\[0\].sigma must be a finite",
+    "workload.requests=99999999999999999999": r"workload.requests must be at most 2\*\*63 - 1",
+    "workload.gap_cv=1e-9": "gap_cv must be 0 or from 0.001 to 1000, got 1e-09",
+    "workload.prompt.max_tokens=4294967296": "max_tokens <= 2147483647, got",
+    "signal.terms={}": "changes nothing.*type 'signal.terms={KEY: VALUE}'",
     # not an override, or too many
+    "balancer=[random,vllm]": "takes one choice; to run each, type -m balancer=random,vllm",
     "minimum_tokens": "cannot read 'minimum_tokens'.*type key=value",
     "balancer=random,vllm": "is a sweep: add -m to run each of its 2 values",
 }
@@ -76,6 +88,32 @@ def test_a_mistake_is_one_line_that_names_the_right_thing(override: str, message
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["balancer=random", "+balancer=vllm"], "give balancer once, or run both with -m"),
+        (["experiment=smoke", "experiment=capacity"], "or several of it as 'experiment=\\[...\\]'"),
+        (["balancer=vllm", 'balancer.kv_weight="nan"'], "balancer.kv_weight must be a finite"),
+        (["signal=sum", "signal.terms={prefill_work: nan}"], "terms.prefill_work must be a finite"),
+    ],
+)
+def test_what_does_not_go_together_is_a_mistake(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        dpbal.compose(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_experiments_may_be_chosen_at_once() -> None:
+    config = dpbal.compose("experiment=[smoke,capacity]")
+    assert (config.workload["requests"], config.capacity is None) == (200, False)
+
+
+def test_what_is_null_by_default_may_be_typed_so() -> None:
+    assert dpbal.compose("preset=null", "+sweep=null", "experiment=null") == dpbal.compose()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["preset=null,sglang_7379"], "null is no choice of a sweep"),
+        (["hydra.sweeper.samples=x"], "hydra.sweeper.samples must be a whole number.*got x"),
         (["balancer=random,randm"], "unknown balancer 'randm'; did you mean 'random'"),
         (["+balancer=choice(random,randm)"], "unknown balancer 'randm'"),
         (["balancer=glob(x*)"], "matches nothing"),

@@ -299,7 +299,10 @@ def test_vllm_follows_its_score(
 
 @pytest.mark.parametrize(
     ("kv_weight", "kv_threshold", "message"),
-    [(-1.0, 0.5, "kv_weight must not be negative"), (6.0, 1.5, "kv_threshold must be from 0 to 1")],
+    [
+        (-1.0, 0.5, "kv_weight must be finite and not negative"),
+        (6.0, 1.5, "kv_threshold must be from 0 to 1"),
+    ],
 )
 def test_vllm_refuses_impossible_weights(
     kv_weight: float, kv_threshold: float, message: str

@@ -13,6 +13,7 @@ from dpbal.dispatcher import Dispatcher
 from dpbal.errors import ConfigError
 from dpbal.ledger import Ledger
 from dpbal.signals import SIGNALS, InFlightSignal, Signal, Sum, Unit
+from dpbal.signals.base import Reported
 from dpbal.step_time import StepTime
 
 NAMES = sorted(SIGNALS)
@@ -143,6 +144,20 @@ def test_sum_takes_any_registered_signal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert signal.load(view) == pytest.approx(expected)
 
 
+def test_sum_uses_what_a_signal_makes_of_its_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Squared(Reported):
+        fields = ("waiting",)
+        unit = Unit.requests
+
+        def load(self, view: View) -> np.ndarray:
+            return view.reports["waiting"] ** 2
+
+    monkeypatch.setitem(SIGNALS._classes, "squared", Squared)
+    signal = Sum({"squared": 2.0})
+    view = view_of(signal)
+    assert signal.load(view) == pytest.approx(2.0 * view.reports["waiting"] ** 2)
+
+
 def test_sum_without_terms_is_that_of_minimum_tokens() -> None:
     view = view_of(Sum())
     expected = view.reports["holding_tokens"] + IN_FLIGHT[Unit.tokens]
@@ -156,6 +171,9 @@ def test_sum_without_terms_is_that_of_minimum_tokens() -> None:
         ({"holding_token": 1.0}, "did you mean 'holding_tokens'"),
         ({"sum": 1.0}, "unknown term 'sum'"),
         ({"in_flight": 1.0}, "in_flight alone has no unit"),
+        ({}, "terms is empty; type 'signal.terms={holding_tokens: 1, in_flight: 1}'"),
+        ({"requests": -1.0}, "the weight of requests must not be negative, got -1"),
+        ({"requests": float("nan")}, "signal.terms.requests must be a finite number, got nan"),
     ],
 )
 def test_sum_refuses_what_does_not_add_up(terms: dict[str, float], message: str) -> None:

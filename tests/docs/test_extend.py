@@ -60,7 +60,7 @@ def test_components_of_ones_own_run_from_a_script(page: str, words: str, extende
     printed = run_python(extended, "run.py", *shlex.split(words, comments=True), *small)
     chosen = re.search(r"balancer=(\w+)", words)
     assert chosen is not None
-    assert ("3 of them run" if " -m " in words else f"{chosen[1]} + fixed") in printed
+    assert ("3 of them run" if " -m " in words else f"{chosen[1]} + ") in printed
 
 
 def test_the_sticky_balancer_keeps_sessions_together(extended: Path) -> None:

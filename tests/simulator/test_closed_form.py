@@ -9,6 +9,7 @@ import pytest
 
 from dpbal.backends.base import Outcome
 from dpbal.backends.simulator.simulator import Simulator
+from dpbal.errors import WorkloadError
 from dpbal.metrics import straggler_share
 from dpbal.modes import GroupKind
 from dpbal.reference import run_pooled, saturation_rate
@@ -187,3 +188,9 @@ def test_the_pooled_machine_saturates_at_the_ranks_added_up() -> None:
     requests = workload([(float(k), 500, 1) for k in range(40)])
     rate = saturation_rate(requests, Simulator(), step_time, ranks=4)
     assert rate == pytest.approx(4 / (500 * 1e-4), rel=1e-9)
+
+
+def test_a_profile_that_costs_nothing_has_no_load() -> None:
+    requests = workload([(float(k), 500, 1) for k in range(3)])
+    with pytest.raises(WorkloadError, match="costs nothing, so no load can be set; give workload"):
+        saturation_rate(requests, Simulator(), StepTime(), ranks=4)

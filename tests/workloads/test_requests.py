@@ -43,6 +43,8 @@ def test_requests_that_all_come_at_once_have_no_rate_to_change() -> None:
         {"arrival_s": np.zeros(0)},
         {"prompt_tokens": np.array([5, 0, 5])},
         {"output_tokens": np.array([5, 5, -1])},
+        {"prompt_tokens": np.array([5, 2**31, 5])},
+        {"output_tokens": np.array([5, 5, 2**40])},
         {"hash_offsets": np.array([0, 1, 1, 2])},
     ],
 )

@@ -149,17 +149,21 @@ def test_a_conversation_never_outgrows_the_longest_prompt() -> None:
     [
         ("synthetic", {"requests": None}, "add workload.requests=4000"),
         ("synthetic", {"load": None}, "add workload.load=0.85 or workload.rate=10"),
-        ("synthetic", {"gap_cv": -1}, "gap_cv must not be negative, got -1.0"),
+        ("synthetic", {"gap_cv": -1}, "gap_cv must be 0 or from 0.001 to 1000, got -1.0"),
         ("synthetic", {"burst_size": 0}, "burst_size must be at least 1, got 0"),
         ("synthetic", {"prompt": {"parts": []}}, "at least one part"),
         ("synthetic", {"prompt": {"min_tokens": 0}}, "1 <= min_tokens <= max_tokens"),
-        ("synthetic", {"output": {"parts": [{"sigma": -1}]}}, "sigma must not be negative"),
+        (
+            "synthetic",
+            {"output": {"parts": [{"sigma": -1}]}},
+            "sigma must be from 0 to 10",
+        ),
         ("synthetic", {"output": {"parts": [{"share": 0}]}}, "share must be positive"),
         ("synthetic", {"output": {"parts": [{"mean_tokens": 0}]}}, "mean_tokens must be positive"),
         ("conversations", {"follow_up_share": 1.5}, "from 0 to 1, got 1.5"),
         ("conversations", {"turn_gap_requests": 0}, "turn_gap_requests must be positive"),
         ("conversations", {"hash_block_tokens": 0}, "hash_block_tokens must be at least 1"),
-        ("conversations", {"shared_prefix_tokens": -1}, "must not be negative, got -1"),
+        ("conversations", {"shared_prefix_tokens": -1}, "must be from 0 to 2147483647, got -1"),
     ],
 )
 def test_refuses_in_one_line(name: str, params: dict[str, Any], message: str) -> None:
