@@ -41,6 +41,7 @@ def find_capacity(config: Config, directory: Path, show: bool = True) -> dict[st
     if wanted is None:
         raise ConfigError("the config asks for no capacity search; type experiment=capacity")
     _check(config, wanted)
+    (directory / "capacity.json").unlink(missing_ok=True)  # of a search that was here before
     each = 2 + halvings(wanted.low, wanted.high, wanted.tolerance)
     done = 0
     seeds = []
