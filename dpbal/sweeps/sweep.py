@@ -17,6 +17,7 @@ from dpbal.sweeps import table
 from dpbal.sweeps.finished import State, find_result, state_of
 from dpbal.sweeps.jobs import Job
 from dpbal.sweeps.overview import show
+from dpbal.sweeps.scratch import scratch
 from dpbal.sweeps.watch import Watch, clock
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Sweep:
                 while (stale := find_result(folder)) is not None:
                     stale.unlink()
             self._compile()
-            returns = self._launch(launcher, pending)
+            with scratch(self._directory):
+                returns = self._launch(launcher, pending)
         frame = table.write(self._directory, self._jobs)
         failed = len(self._jobs) - len(frame)
         took = f", {len(pending) - failed} of them run in {clock(time.monotonic() - start_s)}"

@@ -121,6 +121,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_run(
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs dpbal[sweep]")
     words = [w.replace("seed=0,1", "seed=0,1,2") for w in SWEEP]
     words += [f"hydra/launcher={launcher}"]
+    shared_memory = {file.name for file in Path("/dev/shm").glob("*")}
     process = start(tmp_path, *words)
     while len(results(tmp_path / "runs")) < 2 and process.poll() is None:
         time.sleep(0.01)
@@ -135,6 +136,9 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_run(
     assert len(after) == 6
     assert {name: after[name] for name in before} == before
     assert polars.read_csv(tmp_path / "runs" / "runs.csv").height == 6
+    left = {file.name for file in Path("/dev/shm").glob("*")} - shared_memory
+    assert not [name for name in left if name.startswith(("joblib", "sem.loky"))]
+    assert not (tmp_path / "runs" / ".joblib").exists()
 
 
 def test_a_sweep_of_one_file_runs_without_m_and_may_be_changed_in_anything(tmp_path: Path) -> None:
