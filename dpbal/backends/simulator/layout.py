@@ -77,7 +77,6 @@ CLOCK = np.dtype(
         ("finished", np.int64),  # requests in the list of the ended
         ("wave_step", np.int64),  # lockstep: steps since the group was idle
         ("idle_steps", np.int64),  # steps in a row in which nothing was done
-        ("submitted", np.int64),
         ("group_end_s", np.float64),  # lockstep: end of the step that runs, infinity for none
         ("has_limits", np.bool_),  # lockstep: the budget has spoken for the next step
     ],
