@@ -18,6 +18,10 @@ ROWS = (
 )
 
 
+MOST_LATE = 0.05
+"""With a larger share of late steps, the times of an emulation mean little."""
+
+
 def show(summary: dict[str, Any], directory: Path) -> None:
     """Print a run's summary and where its files are."""
     from rich import get_console
@@ -31,7 +35,7 @@ def show(summary: dict[str, Any], directory: Path) -> None:
         f"{title(summary)} on {summary['requests']['offered']} requests"
         + (f" at {rate:.2f}/s" if rate is not None else " at once")
         + f", {group['ranks']} {group['kind']} ranks, {config['profile']['model']}"
-        f" on {config['profile']['device']} (simulated)",
+        f" on {config['profile']['device']} ({ground(summary)})",
         highlight=False,
         markup=False,
     )
@@ -54,6 +58,14 @@ def show(summary: dict[str, Any], directory: Path) -> None:
     for line in remarks(summary):
         console.print(line, highlight=False, markup=False)
     console.print(f"results in {directory}", highlight=False, markup=False, soft_wrap=True)
+
+
+def ground(summary: dict[str, Any]) -> str:
+    """What the numbers are of."""
+    emulation = summary["emulation"]
+    if emulation is None:
+        return "simulated"
+    return f"{emulation['engines']} engines, emulated GPUs, dilation {emulation['dilation']:g}"
 
 
 def title(summary: dict[str, Any]) -> str:
@@ -85,6 +97,16 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     took = ""
     if decisions["p50_us"] is not None:
         took = f"; dispatch {decisions['p50_us']:.1f} us p50, {decisions['p99_us']:.1f} us p99"
+    emulation = summary["emulation"]
+    if emulation is not None:
+        share = emulation["late_share"]
+        lines.append(f"the host came late to {share:.1%} of steps{took}")
+        if share > MOST_LATE:
+            lines.append(
+                "the host is too slow for this, and the times are not the profile's; "
+                f"type backend.dilation={4 * emulation['dilation']:g}"
+            )
+        return lines
     lines.append(
         f"simulated {speed['requests_per_s']:,.0f} requests/s,"
         f" {speed['rank_steps_per_s']:,.0f} rank steps/s{took}"

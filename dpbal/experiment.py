@@ -9,12 +9,11 @@ from typing import Any
 
 from dpbal.backends.base import Backend, Parts, Records
 from dpbal.backends.simulator.simulator import Simulator
+from dpbal.balancers import BALANCERS
 from dpbal.config import Config
 from dpbal.core import LoadTable
-from dpbal.dispatcher import Dispatcher
 from dpbal.errors import ConfigError
-from dpbal.ledger import Ledger
-from dpbal.parts import build, build_step_time
+from dpbal.parts import build, build_dispatcher, build_step_time
 from dpbal.progress import Progress
 from dpbal.reference import run_pooled, saturation_rate
 from dpbal.workloads.base import Requests, Workload
@@ -41,6 +40,11 @@ class Experiment:
         self.config = config
         build_parts(config)
         self.backend: Backend = build("backend", config.backend)
+        if not BALANCERS[config.balancer["name"]].chooses and isinstance(self.backend, Simulator):
+            raise ConfigError(
+                f"balancer {config.balancer['name']!r} is vLLM's own choice and needs its engines; "
+                "type backend=vllm, or balancer=vllm for the same rule in the simulator"
+            )
         workload: Workload = build("workload", config.workload)
         requests = workload.generate(config.seed)
         self._own_times = requests
@@ -77,9 +81,7 @@ class Experiment:
 
     @property
     def _simulator(self) -> Simulator:
-        if not isinstance(self.backend, Simulator):
-            raise ConfigError("the pooled reference machine exists in the simulator only")
-        return self.backend
+        return self.backend.simulator()
 
     def _run(self, config: Config, progress: Progress) -> Records:
         told = progress.track(config.balancer["name"], len(self.requests))
@@ -91,15 +93,8 @@ def build_parts(config: Config) -> Parts:
     group = config.group
     step_time = build_step_time(config.profile)
     table = LoadTable(group.ranks, group.dispatchers)
-    dispatchers = []
-    for number in range(group.dispatchers):
-        balancer = build("balancer", config.balancer)
-        balancer.start(group.ranks, config.seed * 1009 + number)
-        ledger = Ledger(group.ranks, number, mode=config.ledger.mode)
-        signal = build("signal", config.signal)
-        dispatchers.append(Dispatcher(balancer, signal, ledger, table, step_time))
     return Parts(
-        dispatchers=dispatchers,
+        dispatchers=[build_dispatcher(config, table, k) for k in range(group.dispatchers)],
         transport=build("transport", config.transport),
         budget=build("budget", config.budget),
         step_time=step_time,

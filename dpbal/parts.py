@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpbal.config import Config
+    from dpbal.core import LoadTable
+    from dpbal.dispatcher import Dispatcher
     from dpbal.registry import Registry
     from dpbal.step_time import StepTime
 
@@ -35,6 +38,28 @@ def build(family: str, node: Mapping[str, Any]) -> Any:
         ConfigError: For an unknown name or field, or a value that does not fit it.
     """
     return registry(family).build(node["name"], {k: v for k, v in node.items() if k != "name"})
+
+
+def build_dispatcher(config: Config, table: LoadTable, number: int, epoch: int = 1) -> Dispatcher:
+    """Make one dispatcher of a config's group.
+
+    Args:
+        config: The combination.
+        table: Where the newest reports are.
+        number: Its column in the acknowledgement table.
+        epoch: Start of its process.
+
+    Raises:
+        ConfigError: For a component that cannot be made.
+    """
+    from dpbal.dispatcher import Dispatcher
+    from dpbal.ledger import Ledger
+
+    balancer = build("balancer", config.balancer)
+    balancer.start(table.ranks, config.seed * 1009 + number)
+    ledger = Ledger(table.ranks, number, epoch, config.ledger.mode)
+    signal = build("signal", config.signal)
+    return Dispatcher(balancer, signal, ledger, table, build_step_time(config.profile))
 
 
 def build_step_time(node: Mapping[str, Any]) -> StepTime:

@@ -64,6 +64,17 @@ class Registry(Generic[T], Mapping[str, type[T]]):
             raise ConfigError(f"{self.kind} {name!r}: {error}") from None
         return component  # type: ignore[return-value]
 
+    def describe(self, component: T) -> dict[str, Any]:
+        """The node of a config that a component could have been built from.
+
+        Raises:
+            ConfigError: If its class is not registered.
+        """
+        for name, cls in self._classes.items():
+            if cls is type(component):
+                return {"name": name, **dataclasses.asdict(component)}  # type: ignore[call-overload]
+        raise ConfigError(unknown(self.kind, type(component).__name__, self._classes))
+
     def __getitem__(self, name: str) -> type[T]:
         try:
             return self._classes[name]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,8 @@ def summarise(
         )
     result["unstable"] = is_unstable(records)
     result["no_effect"] = no_effect(config, requests)
+    emulation = records.emulation
+    result["emulation"] = None if emulation is None else asdict(emulation)
     result["speed"] = {
         "wall_s": records.wall_s,
         "requests_per_s": len(records.decision_ns) / records.wall_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -162,6 +163,19 @@ class StepTime:
             decode_seqs,
             decode_kv_tokens,
             pairs,
+        )
+
+    def common_s(self, tokens: Sequence[int], is_mixed: bool) -> float:
+        """Seconds of the part of a step that ``tokens[ranks]`` share; ``[own]`` for one alone."""
+        return common_s(
+            self.common_fixed_s,
+            self.common_s_per_token,
+            self.mixed_penalty_s,
+            self.pad_to_largest,
+            sum(tokens),
+            max(tokens),
+            len(tokens),
+            is_mixed,
         )
 
     def prefill_s(self, tokens: int, context: int = 0) -> float:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from dpbal.registry import Registry
 from dpbal.step_time import StepTime
 from dpbal.transports.base import Transport
 from dpbal.workloads.base import Requests
+
+if TYPE_CHECKING:
+    from dpbal.backends.simulator.simulator import Simulator
 
 
 class Outcome(IntEnum):
@@ -63,6 +67,22 @@ STEP_RECORD = np.dtype(
 
 
 @dataclass(frozen=True)
+class Emulation:
+    """Real engines on emulated GPUs.
+
+    Attributes:
+        engines: What they are, with the version.
+        dilation: How many times slower than the profile everything happened.
+        late_share: Share of the steps whose host came for the result too late; where it is not
+            small, the host was too slow, and the times are not the profile's.
+    """
+
+    engines: str
+    dilation: float
+    late_share: float
+
+
+@dataclass(frozen=True)
 class Records:
     """What happened in a run.
 
@@ -74,6 +94,7 @@ class Records:
         wall_s: Seconds the run took, compilation apart.
         ranks: Number of ranks in the group.
         kind: How they step.
+        emulation: How real engines were emulated; None in the simulator.
     """
 
     requests: np.ndarray
@@ -83,6 +104,7 @@ class Records:
     wall_s: float
     ranks: int
     kind: GroupKind
+    emulation: Emulation | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,10 @@ class Parts:
 @dataclass
 class Backend(ABC):
     """A place where requests run."""
+
+    @abstractmethod
+    def simulator(self) -> Simulator:
+        """The simulator of the same engines, for the pooled reference and the rate of a load."""
 
     @abstractmethod
     def run(

@@ -9,6 +9,7 @@ from dpbal.balancers.random import Random
 from dpbal.balancers.round_robin import RoundRobin
 from dpbal.balancers.total_tokens import TotalTokens
 from dpbal.balancers.vllm import Vllm
+from dpbal.balancers.vllm_native import VllmNative
 
 __all__ = [
     "BALANCERS",
@@ -20,4 +21,5 @@ __all__ = [
     "Ties",
     "TotalTokens",
     "Vllm",
+    "VllmNative",
 ]

@@ -19,6 +19,9 @@ class Balancer(ABC):
     nothing of the backend; for one seed it is deterministic.
     """
 
+    chooses: ClassVar[bool] = True
+    """Whether ``choose`` is ever asked; where not, vLLM chooses, which needs its engines."""
+
     uses_signal: ClassVar[bool] = True
     """Whether ``choose`` reads ``view.loads``; where not, the signal has no effect."""
 

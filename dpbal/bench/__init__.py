@@ -1,4 +1,4 @@
-"""The command ``dpbal-bench``: how fast the simulator and every balancer's dispatch are.
+"""The command ``dpbal-bench``: how fast the simulator, every dispatch and shared memory are.
 
 * ``cli.py``: the command line; ``commands.py``: what each command does with it.
 * ``simulator.py``: requests and rank-steps a second, by group size, kind and balancer.
@@ -6,5 +6,6 @@
 * ``dispatch.py``: microseconds of a whole dispatch, by balancer and group size.
 * ``subjects.py``: what is timed there, dpbal's dispatchers and vLLM's loop; ``traffic.py``: what
   happens between two dispatches.
+* ``shm.py``: microseconds of reports through shared memory; ``torn.py``: torn reads there.
 * ``machine.py``: where it was measured, and how busy that was; ``tables.py``: the tables.
 """

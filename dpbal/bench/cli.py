@@ -43,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
             "dispatch", help="microseconds of a whole dispatch, beside vLLM's formula"
         )
     )
+    _add_shm(
+        commands.add_parser(
+            "shm", help="microseconds of reports through shared memory, or torn reads there"
+        )
+    )
     for sub in commands.choices.values():
         sub.add_argument("--seed", type=_seed, default=0, metavar="N", help="default 0")
         sub.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
@@ -83,6 +88,26 @@ def _add_dispatch(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--repeats", type=_count, default=9, metavar="N", help="default 9")
     sub.add_argument(
         "--dispatches", type=_count, default=1000, metavar="N", help="of a repeat; default 1000"
+    )
+
+
+def _add_shm(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--ranks", type=_count, default=8, metavar="N", help="default 8")
+    sub.add_argument("--repeats", type=_count, default=9, metavar="N", help="default 9")
+    sub.add_argument(
+        "--rounds", type=_count, default=500, metavar="N", help="of a repeat; default 500"
+    )
+    sub.add_argument(
+        "--torn",
+        type=_count,
+        metavar="READS",
+        help="instead, read slots so many times beside writers, with the seqlock and without it",
+    )
+    sub.add_argument(
+        "--writers",
+        type=_count,
+        metavar="N",
+        help="--torn: processes that write; default: cores less one",
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpbal.balancers import BALANCERS
-from dpbal.bench import dispatch, machine, scale, simulator, tables, traffic
+from dpbal.bench import dispatch, machine, scale, shm, simulator, tables, torn, traffic
 from dpbal.errors import ConfigError, unknown
 from dpbal.modes import GroupKind
 from dpbal.parts import build
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--json {args.json}: there is no folder {args.json.parent}")
     before = machine.load()
     tables.say(f"before: {before}")
-    measured = run_simulator(args) if args.command == "simulator" else run_dispatch(args)
+    commands = {"simulator": run_simulator, "dispatch": run_dispatch, "shm": run_shm}
+    measured = commands[args.command](args)
     after = machine.load()
     tables.say(f"after: {after}")
     if args.json is None:
@@ -95,6 +96,19 @@ def run_dispatch(args: argparse.Namespace) -> Measured:
         "traffic": traffic.DESCRIPTION,
     }
     return Measured(settings, rows)
+
+
+def run_shm(args: argparse.Namespace) -> Measured:
+    """Measure reports through shared memory, or with ``--torn`` count torn reads."""
+    if args.torn is None:
+        tables.say(shm.DESCRIPTION)
+        rows = shm.measure(args.ranks, args.repeats, args.rounds)
+        tables.shm(rows)
+        return Measured({"repeats": args.repeats, "rounds": args.rounds}, rows)
+    writers = args.writers or max(1, machine.load().cores - 1)
+    counted = [torn.count(args.torn, writers, seqlock) for seqlock in (True, False)]
+    tables.torn(counted)
+    return Measured({"reads": args.torn}, counted)
 
 
 def _cases(args: argparse.Namespace) -> list[simulator.Case]:

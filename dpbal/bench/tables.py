@@ -14,7 +14,9 @@ from dpbal.bench.traffic import DESCRIPTION
 if TYPE_CHECKING:
     from dpbal.bench.dispatch import DispatchRow
     from dpbal.bench.scale import ScaleRow
+    from dpbal.bench.shm import ShmRow
     from dpbal.bench.simulator import Row
+    from dpbal.bench.torn import TornRow
 
 WIDTH = 130
 """Columns of the tables where there is no terminal to ask."""
@@ -116,6 +118,49 @@ def dispatch(rows: Sequence[DispatchRow], timer_us: float) -> None:
             say(f"MISSED: {row.subject}, {ranks} ranks: {', '.join(row.misses)}")
         if not missed:
             say(f"met: every balancer at {ranks} ranks")
+
+
+def shm(rows: Sequence[ShmRow]) -> None:
+    """Microseconds of publishing and reading, and whether they are few enough."""
+    table = _table(
+        "transport", "operation", "*ranks", "*calls", "*p50 us", "*min", "*max", "*p99 us",
+        "*times the\nmanager's",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            row.transport, row.operation, str(row.ranks), f"{row.calls:,}", f"{row.p50_us:.2f}",
+            f"{row.p50_us_min:.2f}", f"{row.p50_us_max:.2f}", f"{row.p99_us:.2f}",
+            f"{row.share_of_manager:.4f}",
+        )  # fmt: skip
+    console().print(table)
+    for row in rows:
+        if row.target_us is not None:
+            word = "met" if row.p50_us <= row.target_us else "MISSED"
+            say(
+                f"{word}: {row.operation}, {row.ranks} ranks: p50 {row.p50_us:.2f} us of "
+                f"{row.target_us:.0f} us (best repeat {row.p50_us_min:.2f})"
+            )
+
+
+def torn(rows: Sequence[TornRow]) -> None:
+    """Torn reads with the seqlock, of which there must be none, and without it."""
+    table = _table(
+        "seqlock", "*writers", "*words", "*slot reads", "*torn", "*given up", "*writes", "*s",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            "yes" if row.seqlock else "taken out", str(row.writers), str(row.slot_words),
+            f"{row.reads:,}", f"{row.torn:,}", f"{row.given_up:,}", f"{row.writes:,}",
+            f"{row.elapsed_s:.1f}",
+        )  # fmt: skip
+    console().print(table)
+    for row in rows:
+        if row.seqlock:
+            word = "met" if not row.torn else "MISSED"
+            say(f"{word}: {row.torn:,} torn in {row.reads:,} slot reads with the seqlock")
+        else:
+            word = "met" if row.torn else "MISSED"
+            say(f"{word}: the same check without it finds {row.torn:,} in {row.reads:,}")
 
 
 def _table(*headings: str) -> Table:

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
-from dpbal.transports.base import TRANSPORTS, Timing, Transport
+from dpbal.transports.base import (
+    TRANSPORTS,
+    Exchange,
+    ProcessTransport,
+    Publisher,
+    Subscriber,
+    Timing,
+    Transport,
+)
 from dpbal.transports.delayed import Delayed
 from dpbal.transports.local import Local
+from dpbal.transports.shm import Shm
 
-__all__ = ["TRANSPORTS", "Delayed", "Local", "Timing", "Transport"]
+__all__ = [
+    "TRANSPORTS",
+    "Delayed",
+    "Exchange",
+    "Local",
+    "ProcessTransport",
+    "Publisher",
+    "Shm",
+    "Subscriber",
+    "Timing",
+    "Transport",
+]

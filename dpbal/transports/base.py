@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
+from dpbal.core import LoadTable
 from dpbal.registry import Registry
 
 
@@ -42,3 +45,86 @@ class Transport(ABC):
 
 
 TRANSPORTS: Registry[Transport] = Registry("transport")
+
+
+class Publisher(ABC):
+    """A rank's end of a transport between processes.
+
+    The rank fills in what it knows of itself and publishes it; ``epoch`` and ``version`` of the
+    report are the publisher's own.
+
+    Attributes:
+        report: ``REPORT[1]``, the next report.
+        received_epoch: ``int64[dispatchers]``, the rank's row of ``LoadTable.received_epoch``.
+        received_sequence: ``int64[dispatchers]``, likewise.
+    """
+
+    report: np.ndarray
+    received_epoch: np.ndarray
+    received_sequence: np.ndarray
+
+    @abstractmethod
+    def publish(self) -> None:
+        """Let dispatchers see the report and what was received, under the next version."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The rank serves no more: dispatchers do not choose it while another serves."""
+
+
+class Subscriber(ABC):
+    """A dispatcher's end of a transport between processes."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Bring the dispatcher's table up to the newest reports."""
+
+    @abstractmethod
+    def ages_s(self) -> np.ndarray:
+        """``float64[ranks]``: seconds since each rank's newest report; infinity for none."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Look no more."""
+
+
+class Exchange(ABC):
+    """The place where the publishers and subscribers of one group meet, held by its owner.
+
+    Attributes:
+        address: What they need to know to find it, in any process of the host.
+    """
+
+    address: str
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove it; a second call does nothing."""
+
+
+class ProcessTransport(Transport):
+    """A transport that works between real processes too, not only in the simulator."""
+
+    @abstractmethod
+    def create(self, ranks: int, dispatchers: int) -> Exchange:
+        """Make the place where a group's reports are exchanged.
+
+        Raises:
+            DpbalError: If the host cannot provide it.
+        """
+
+    @abstractmethod
+    def publisher(self, address: str, rank: int) -> Publisher:
+        """The end of a rank.
+
+        Raises:
+            DpbalError: If there is nothing at the address, or no such rank.
+        """
+
+    @abstractmethod
+    def subscriber(self, address: str, table: LoadTable) -> Subscriber:
+        """The end of a dispatcher, which keeps ``table`` up to date.
+
+        Raises:
+            DpbalError: If there is nothing at the address, or the table has another size.
+        """

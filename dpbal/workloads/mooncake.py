@@ -70,7 +70,8 @@ def spread(arrival_s: np.ndarray, seed: int) -> np.ndarray:
     widths_s = np.minimum(np.diff(starts_s, append=np.inf), BIN_S)
     shifts = np.random.default_rng(seed).random(len(arrival_s))
     shifts = shifts[np.lexsort((shifts, bins))]  # in order within each bin
-    return starts_s[bins] + widths_s[bins] * shifts
+    times_s: np.ndarray = starts_s[bins] + widths_s[bins] * shifts
+    return times_s
 
 
 def _check(row: MooncakeRow) -> str | None:

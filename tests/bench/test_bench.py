@@ -9,6 +9,7 @@ import pytest
 from dpbal.balancers import BALANCERS
 from dpbal.bench import machine
 from dpbal.bench.cli import main
+from dpbal.bench.shm import MANAGER, PUBLISH, READ_NEW, READ_SAME, SHM
 from dpbal.bench.subjects import VLLM_LOOP, DispatcherSubject, VllmLoop
 from dpbal.bench.traffic import HELD_PER_RANK, RankLoad, Traffic
 from dpbal.composition import compose
@@ -97,6 +98,31 @@ def test_scale_runs_each_number_of_requests_and_tells_its_memory(
     assert "times the seconds a request of 20" in capsys.readouterr().out
 
 
+def test_shm_has_a_row_for_every_operation_beside_a_manager(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = measured(tmp_path, "shm", "--ranks", "3", "--repeats", "2", "--rounds", "4")
+    rows = {(row["transport"], row["operation"]): row for row in report["rows"]}
+    operations = (PUBLISH, READ_NEW, READ_SAME)
+    assert list(rows) == [(name, what) for name in (SHM, MANAGER) for what in operations]
+    for (name, what), row in rows.items():
+        assert row["calls"] == 2 * 4 * (3 if what == PUBLISH else 1)
+        assert 0 < row["p50_us_min"] <= row["p50_us"] <= row["p50_us_max"]
+        assert (row["share_of_manager"] == 1) == (name == MANAGER)
+        assert row["target_us"] is None  # it is for 8 ranks
+    assert MANAGER in capsys.readouterr().out
+
+
+def test_shm_counts_torn_reads_with_the_seqlock_and_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = measured(tmp_path, "shm", "--torn", "2000", "--writers", "1")
+    with_it, without = report["rows"]
+    assert (with_it["seqlock"], with_it["reads"], with_it["torn"]) == (True, 2000, 0)
+    assert (without["seqlock"], without["reads"]) == (False, 2000)
+    assert "met: 0 torn in 2,000 slot reads with the seqlock" in capsys.readouterr().out
+
+
 def test_the_peak_of_memory_grows_with_what_is_used() -> None:
     before = machine.peak_rss_bytes()
     block = bytearray(b"x") * 300_000_000
@@ -118,6 +144,8 @@ def test_the_peak_of_memory_grows_with_what_is_used() -> None:
         ("dispatch --ranks eight", "expected a whole number from 1 up, got 'eight'"),
         ("dispatch --ranks 70000", "--ranks may be up to 65536 here, got 70000"),
         ("dispatch --balancer ,", "expected names with commas between them, got ','"),
+        ("shm --ranks 0", "expected a whole number from 1 up, got '0'"),
+        ("shm --torn none", "expected a whole number from 1 up, got 'none'"),
         ("dispatch --seed -1", "expected a whole number from 0 up, got '-1'"),
         ("dispatch --json absent/out.json", "there is no folder absent"),
         ("dispatsh", "invalid choice: 'dispatsh'"),

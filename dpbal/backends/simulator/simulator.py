@@ -54,6 +54,10 @@ class Simulator(Backend):
         if self.max_time_s is not None and not self.max_time_s > 0:
             raise ValueError(f"max_time_s must be positive, got {self.max_time_s}")
 
+    def simulator(self) -> Simulator:
+        """Itself."""
+        return self
+
     def run(
         self, requests: Requests, parts: Parts, progress: Callable[[int], None] | None = None
     ) -> Records:

@@ -1,0 +1,76 @@
+"""The backend ``vllm``: real engines and a real front end, on emulated GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dpbal.backends.base import BACKENDS, Backend, Parts, Records
+from dpbal.backends.simulator.simulator import Simulator
+from dpbal.errors import MissingExtraError
+from dpbal.workloads.base import Requests
+
+
+@BACKENDS.register("vllm")
+@dataclass
+class Vllm(Backend):
+    """vLLM's engines, schedulers, KV caches, sockets and front end; only the GPUs are emulated.
+
+    A step takes the time that the profile says, times the dilation; every result is scaled back.
+
+    Args:
+        max_num_batched_tokens: Most tokens in a step of a rank.
+        max_num_seqs: Most requests in a rank's batch.
+        block_size: Tokens in a KV block.
+        kv_capacity_tokens: KV cache of a rank; None takes the profile's.
+        prefix_cache: Whether each rank reuses the KV of prompts that begin alike.
+        async_scheduling: Whether engines schedule a step ahead, as vLLM does on GPUs.
+        dilation: How many times slower than the profile everything happens, for a host that is too
+            slow to keep up with it; below 1 for one that could do more.
+        max_time_s: Cut the run off then, on the emulated clock; None runs until all ended.
+    """
+
+    max_num_batched_tokens: int = 2048
+    max_num_seqs: int = 256
+    block_size: int = 16
+    kv_capacity_tokens: int | None = None
+    prefix_cache: bool = True
+    async_scheduling: bool = False
+    dilation: float = 1.0
+    max_time_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self.simulator()  # which refuses what it refuses
+        if not self.dilation > 0:
+            raise ValueError(f"dilation must be positive, got {self.dilation}")
+
+    def simulator(self) -> Simulator:
+        """The simulator with the same engines."""
+        return Simulator(
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            max_num_seqs=self.max_num_seqs,
+            block_size=self.block_size,
+            kv_capacity_tokens=self.kv_capacity_tokens,
+            prefix_cache=self.prefix_cache,
+            max_time_s=self.max_time_s,
+        )
+
+    def run(
+        self, requests: Requests, parts: Parts, progress: Callable[[int], None] | None = None
+    ) -> Records:
+        """Run all requests; see ``Backend.run``.
+
+        Raises:
+            MissingExtraError: If vLLM is not installed.
+            EngineError: If an engine died.
+        """
+        try:
+            import vllm  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError(
+                f"backend=vllm needs vLLM, which cannot be imported ({error}); see docs/vllm.md, "
+                "or type backend=simulator"
+            ) from None
+        from dpbal.backends.vllm.run import Run
+
+        return Run(self, requests, parts).run(progress)

@@ -1,0 +1,145 @@
+"""What happens around the start of a server's engines: refusals, and what its processes share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from dpbal.backends.vllm.settings import BARRIER, REPORTS, Settings
+from dpbal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+    from dpbal.transports.base import Exchange
+
+Method = Callable[..., Any]
+
+
+def starting(start: Method, settings: Settings) -> Method:
+    """A start of engines that first checks that nothing will bypass dpbal.
+
+    The load reports, and what the ranks of an emulated lockstep group wait at, are made here, by
+    the process that starts the engines, and removed when it stops them.
+    """
+
+    @wraps(start)
+    def start_engines(self: Any, *args: Any, **kwargs: Any) -> None:
+        vllm_config = kwargs["vllm_config"]
+        is_emulated = _is_emulated(kwargs["executor_class"])
+        refuse(vllm_config, settings, is_emulated)
+        parallel = vllm_config.parallel_config
+        ranks = parallel.data_parallel_size
+        fronts = max(parallel._api_process_count, settings.config.group.dispatchers)
+        shared: dict[str, Exchange] = {REPORTS: settings.transport.create(ranks, fronts)}
+        if is_emulated:
+            vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
+            # vLLM's own default, which its CPU platform overrides for the sake of its workers:
+            # without them, engines start at once from the modules that are loaded here
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+            if settings.is_lockstep:
+                from dpbal.backends.vllm.barrier import Barrier
+
+                shared[BARRIER] = Barrier.create(ranks)
+        os.environ.update({name: place.address for name, place in shared.items()})
+        self.dpbal_shared = list(shared.values())
+        try:
+            start(self, *args, **kwargs)
+        except BaseException:
+            _remove(self)
+            raise
+
+    return start_engines
+
+
+def shutting_down(shut_down: Method) -> Method:
+    """A shutdown of engines that also removes what their processes shared."""
+
+    @wraps(shut_down)
+    def shut_engines_down(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            shut_down(self, *args, **kwargs)
+        finally:
+            _remove(self)
+
+    return shut_engines_down
+
+
+def refusing_ray(start: Method) -> Method:
+    """A start of engines through Ray, which dpbal does not reach."""
+
+    @wraps(start)
+    def refuse_to_start(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise ConfigError(
+            "dpbal cannot balance engines that Ray starts; type --data-parallel-backend mp"
+        )
+
+    return refuse_to_start
+
+
+def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> None:
+    """Refuse what would bypass the plug-in, or could not work with it.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    import vllm.envs as envs
+
+    parallel = vllm_config.parallel_config
+    is_moe = vllm_config.model_config.is_moe
+    ranks = parallel.data_parallel_size
+    kind = settings.config.group.kind.name
+    if envs.VLLM_USE_RUST_FRONTEND:
+        raise ConfigError(
+            "vLLM's Rust front end chooses ranks without dpbal; unset VLLM_USE_RUST_FRONTEND"
+        )
+    if parallel.enable_elastic_ep:
+        raise ConfigError(
+            "dpbal cannot follow elastic EP, which changes the number of ranks; "
+            "leave out --enable-elastic-ep"
+        )
+    if parallel.data_parallel_external_lb:
+        raise ConfigError(
+            "with an external load balancer vLLM's front end does not choose the rank; "
+            "leave out --data-parallel-external-lb and --data-parallel-rank"
+        )
+    if ranks < 2:
+        raise ConfigError(
+            f"there is nothing to balance over {ranks} rank; type --data-parallel-size N, "
+            "or serve without dpbal"
+        )
+    if parallel.data_parallel_size_local != ranks:
+        raise ConfigError(
+            f"transport {settings.config.transport['name']!r} reaches the ranks of one host, and "
+            f"{parallel.data_parallel_size_local} of {ranks} are on this one; "
+            "start all of them here"
+        )
+    if is_moe != settings.is_lockstep:
+        steps = "in lockstep" if is_moe else "independently"
+        raise ConfigError(
+            f"group.kind is {kind}, but vLLM steps the ranks of this model {steps}; "
+            f"set group.kind to {'lockstep' if is_moe else 'independent'}"
+        )
+    if settings.config.budget["name"] != "fixed":
+        raise ConfigError(
+            f"budget {settings.config.budget['name']!r} exists in the simulator only; "
+            "inside vLLM type budget=fixed"
+        )
+    if is_emulated and ranks != settings.config.group.ranks:
+        raise ConfigError(
+            f"group.ranks is {settings.config.group.ranks}, but vLLM was asked for {ranks} ranks; "
+            f"set group.ranks to {ranks}"
+        )
+
+
+def _is_emulated(executor_class: type) -> bool:
+    from dpbal.backends.vllm.executor import EmulatedExecutor
+
+    return issubclass(executor_class, EmulatedExecutor)
+
+
+def _remove(manager: Any) -> None:
+    for place in getattr(manager, "dpbal_shared", ()):
+        place.close()

@@ -1,0 +1,107 @@
+"""The entry point that vLLM calls in each of its processes; it does nothing unless asked to."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dpbal.backends.vllm.settings import CONFIG, REPORTS, Settings, address
+from dpbal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dpbal.backends.vllm.client import FrontEndFactory
+    from dpbal.backends.vllm.front_end import FrontEnd
+
+SUPPORTED = ("0.32.",)
+"""Versions of vLLM that the plug-in knows, by how they begin."""
+
+
+def register() -> None:
+    """Let dpbal balance this process's part of a vLLM server, if ``DPBAL_CONFIG`` names a config.
+
+    Raises:
+        ConfigError: If the config has a mistake, or this vLLM is not one that dpbal knows.
+    """
+    if not os.environ.get(CONFIG):
+        return
+    settings = Settings.from_environment()
+    install(settings, lambda *size: _front_end(settings, *size))
+
+
+@contextmanager
+def installed(settings: Settings, make_front_end: FrontEndFactory) -> Iterator[None]:
+    """The plug-in for as long as the context lasts; afterwards vLLM is what it was."""
+    undo = install(settings, make_front_end)
+    try:
+        yield
+    finally:
+        for restore in reversed(undo):
+            restore()
+
+
+def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callable[[], None]]:
+    """Put dpbal's client, schedulers and checks in place of vLLM's in this process.
+
+    Args:
+        settings: What to do.
+        make_front_end: Makes the dpbal half of this process's front end.
+
+    Returns:
+        What puts vLLM's own back.
+
+    Raises:
+        ConfigError: If this vLLM is not one that dpbal knows.
+    """
+    _check_version()
+    from vllm.config import SchedulerConfig
+    from vllm.v1.engine import core_client
+    from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
+
+    from dpbal.backends.vllm.launch import refusing_ray, shutting_down, starting
+    from dpbal.backends.vllm.scheduler import reporting
+
+    places: list[tuple[Any, str, Callable[[Any], Any]]] = [
+        (SchedulerConfig, "get_scheduler_cls", reporting),
+        (CoreEngineProcManager, "__init__", lambda start: starting(start, settings)),
+        (CoreEngineProcManager, "shutdown", shutting_down),
+        (CoreEngineActorManager, "__init__", refusing_ray),
+    ]
+    if not settings.is_native:
+        from dpbal.backends.vllm.client import balanced_client
+
+        places.append((core_client, "DPLBAsyncMPClient", lambda _: balanced_client(make_front_end)))
+    return [_replace(*place) for place in places]
+
+
+def _replace(owner: Any, name: str, change: Callable[[Any], Any]) -> Callable[[], None]:
+    before = getattr(owner, name)
+    after = change(before)
+    setattr(owner, name, after)
+    return lambda: setattr(owner, name, before)
+
+
+def _check_version() -> None:
+    import vllm
+
+    version = vllm.__version__
+    if not version.startswith(SUPPORTED):
+        allowed = ", ".join(f"{prefix}x" for prefix in SUPPORTED)
+        raise ConfigError(
+            f"dpbal knows the inside of vLLM {allowed} and this is {version}; "
+            f"install one of those, or unset {CONFIG} to serve without dpbal"
+        )
+
+
+def _front_end(settings: Settings, ranks: int, number: int, count: int) -> FrontEnd:
+    """The front end of one process of a server."""
+    from dpbal.backends.vllm.front_end import FrontEnd
+    from dpbal.core import LoadTable
+    from dpbal.parts import build_dispatcher
+
+    table = LoadTable(ranks, count)
+    subscriber = settings.transport.subscriber(address(REPORTS), table)
+    dispatcher = build_dispatcher(settings.config, table, number, epoch=time.time_ns())
+    return FrontEnd([dispatcher], subscriber, settings.dilation)

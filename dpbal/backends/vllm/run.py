@@ -1,0 +1,200 @@
+"""One run of real engines: what it needs is made, requests are replayed, everything goes again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpbal.backends.base import STEP_RECORD, Emulation, Parts, Records
+from dpbal.backends.vllm import model, recorder
+from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.guard import guarded
+from dpbal.backends.vllm.plugin import installed
+from dpbal.backends.vllm.replay import Replay
+from dpbal.backends.vllm.settings import CONFIG, RECORDS, REPORTS, Settings, address
+from dpbal.balancers import BALANCERS
+from dpbal.budgets import BUDGETS
+from dpbal.config import Config, Group, to_dict
+from dpbal.modes import GroupKind
+from dpbal.transports import TRANSPORTS
+from dpbal.workloads.base import Requests
+
+if TYPE_CHECKING:
+    from vllm import AsyncEngineArgs
+
+    from dpbal.backends.vllm.backend import Vllm
+
+EXECUTOR = "dpbal.backends.vllm.executor.EmulatedExecutor"
+
+
+class Run:
+    """One run.
+
+    Args:
+        backend: What the engines are.
+        requests: What they are asked.
+        parts: The combination.
+    """
+
+    def __init__(self, backend: Vllm, requests: Requests, parts: Parts) -> None:
+        self._backend = backend
+        self._requests = requests
+        self._parts = parts
+        self._decision_ns: list[int] = []
+
+    def run(self, progress: Callable[[int], None] | None) -> Records:
+        """Do it.
+
+        Raises:
+            DpbalError: If the engines could not be started, or one of them died.
+        """
+        with tempfile.TemporaryDirectory(prefix="dpbal-") as name, guarded(Path(name)):
+            folder = Path(name)
+            settings = Settings(self._config())
+            settings.transport  # noqa: B018 - raises for one of the simulator's
+            _write(settings.config, folder / "config.yaml")
+            records = folder / "records"
+            records.mkdir()
+            engine_args = self._engine_args(folder)
+            with _environment(folder), installed(settings, self._front_end):
+                replay = Replay(self._requests, self._backend, self._parts.ranks, progress)
+                with _terminable():
+                    asyncio.run(replay.run(engine_args))
+            return self._records(replay, records)
+
+    def _config(self) -> Config:
+        """What the engines' processes have to know."""
+        parts = self._parts
+        return Config(
+            balancer=BALANCERS.describe(parts.dispatchers[0].balancer),
+            signal={"name": "requests"},
+            transport=TRANSPORTS.describe(parts.transport),
+            budget=BUDGETS.describe(parts.budget),
+            workload={"name": "none"},
+            backend={"name": "vllm", **vars(self._backend)},
+            profile=vars(parts.step_time),
+            tracker={"name": "none"},
+            group=Group(parts.kind, parts.ranks, len(parts.dispatchers)),
+        )
+
+    def _engine_args(self, folder: Path) -> AsyncEngineArgs:
+        from vllm import AsyncEngineArgs
+
+        backend, parts = self._backend, self._parts
+        is_moe = parts.kind is GroupKind.lockstep
+        capacity = backend.kv_capacity_tokens or parts.step_time.kv_capacity_tokens
+        capacity -= capacity % backend.block_size
+        longest = int((self._requests.prompt_tokens + self._requests.output_tokens).max())
+        length = min(capacity, longest + 1)
+        return AsyncEngineArgs(
+            model=str(model.write(folder / "model", is_moe, length)),
+            skip_tokenizer_init=True,
+            load_format="dummy",
+            enforce_eager=True,
+            dtype="bfloat16",
+            data_parallel_size=parts.ranks,
+            data_parallel_size_local=parts.ranks,
+            data_parallel_backend="mp",
+            data_parallel_address="127.0.0.1",
+            distributed_executor_backend=EXECUTOR,
+            max_model_len=length,
+            max_num_batched_tokens=backend.max_num_batched_tokens,
+            max_num_seqs=backend.max_num_seqs,
+            block_size=backend.block_size,
+            enable_prefix_caching=backend.prefix_cache,
+            stream_interval=longest,  # a first token and a last one
+            disable_log_stats=True,
+        )
+
+    def _front_end(self, ranks: int, number: int, count: int) -> FrontEnd:
+        dispatchers = self._parts.dispatchers
+        table = dispatchers[0].table
+        subscriber = self._parts.transport.subscriber(address(REPORTS), table)  # type: ignore[attr-defined]
+        return FrontEnd(dispatchers, subscriber, self._backend.dilation, self._decision_ns)
+
+    def _records(self, replay: Replay, folder: Path) -> Records:
+        import vllm
+
+        k = self._backend.dilation
+        start_s = replay.start_s
+        steps, gaps_s, preempted = recorder.read(folder, self._parts.ranks)
+        steps = steps[steps["start_s"] >= start_s]
+        late_share = float(steps["is_late"].mean()) if len(steps) else 0.0
+        if self._parts.kind is GroupKind.lockstep:
+            steps = recorder.with_idle_ranks(steps, self._parts.ranks)
+        rows = np.zeros(len(steps), STEP_RECORD)
+        for field in STEP_RECORD.names or ():
+            rows[field] = steps[field]
+        for field in ("start_s", "end_s"):
+            rows[field] = (steps[field] - start_s) / k
+        requests = replay.rows
+        owners = np.arange(len(requests)) % len(self._parts.dispatchers)
+        requests["dispatcher"] = owners
+        np.add.at(requests["preemptions"], preempted[preempted >= 0], 1)
+        return Records(
+            requests=requests,
+            steps=rows,
+            late_gaps_s=gaps_s / k,
+            decision_ns=np.array(self._decision_ns[-len(requests) :], np.int64),
+            wall_s=replay.wall_s,
+            ranks=self._parts.ranks,
+            kind=self._parts.kind,
+            emulation=Emulation(f"vLLM {vllm.__version__}", k, late_share),
+        )
+
+
+def _write(config: Config, path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(OmegaConf.create(to_dict(config)), path)
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What the processes of the server, and their logs and sockets, need to know."""
+    changes = {
+        CONFIG: str(folder / "config.yaml"),
+        RECORDS: str(folder / "records"),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_RPC_BASE_PATH": str(folder),
+    }
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does, so that everything is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def interrupt(number: int, frame: object) -> None:
+        if os.getpid() == process:
+            signal.raise_signal(signal.SIGINT)
+        else:  # a child that was forked before it had a handler of its own
+            os._exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

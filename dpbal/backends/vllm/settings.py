@@ -1,0 +1,159 @@
+"""What dpbal is asked to do inside vLLM's processes, which learn it from their environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpbal.errors import ConfigError
+from dpbal.modes import GroupKind
+
+if TYPE_CHECKING:
+    from dpbal.backends.vllm.device import Device
+    from dpbal.config import Config
+    from dpbal.step_time import StepTime
+    from dpbal.transports.base import ProcessTransport
+
+CONFIG = "DPBAL_CONFIG"
+"""Names the config file that turns the plug-in on; any run's ``config.yaml`` will do."""
+
+REPORTS = "DPBAL_REPORTS"
+"""Address of the group's load reports; set for the engines by whoever starts them."""
+
+BARRIER = "DPBAL_BARRIER"
+"""Address of what emulated ranks of a lockstep group wait at; likewise."""
+
+RECORDS = "DPBAL_RECORDS"
+"""Folder that engines write their steps and requests into; they do so only where it is set."""
+
+NATIVE = "vllm_native"
+"""The balancer that leaves the choice to vLLM."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config, as the processes of a vLLM server read it.
+
+    Args:
+        config: What to run.
+    """
+
+    config: Config
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read the config that ``DPBAL_CONFIG`` names.
+
+        Raises:
+            ConfigError: If it names none, or one with a mistake.
+        """
+        path = os.environ.get(CONFIG)
+        if not path:
+            raise ConfigError(
+                f"{CONFIG} is not set; give the path of a config, such as a run's config.yaml"
+            )
+        return cls(load(Path(path)))
+
+    @property
+    def step_time(self) -> StepTime:
+        """The profile."""
+        from dpbal.parts import build_step_time
+
+        return build_step_time(self.config.profile)
+
+    @property
+    def is_lockstep(self) -> bool:
+        """Whether all ranks step together."""
+        return self.config.group.kind is GroupKind.lockstep
+
+    @property
+    def is_native(self) -> bool:
+        """Whether vLLM chooses the rank itself."""
+        return bool(self.config.balancer["name"] == NATIVE)
+
+    @property
+    def dilation(self) -> float:
+        """How many times slower than the profile emulated steps are."""
+        return float(self.config.backend.get("dilation", 1.0))
+
+    @property
+    def async_scheduling(self) -> bool:
+        """Whether emulated engines schedule a step ahead."""
+        return bool(self.config.backend.get("async_scheduling", False))
+
+    @property
+    def kv_capacity_tokens(self) -> int:
+        """KV cache of an emulated rank."""
+        given = self.config.backend.get("kv_capacity_tokens")
+        return int(given or self.step_time.kv_capacity_tokens)
+
+    @property
+    def transport(self) -> ProcessTransport:
+        """How reports travel.
+
+        Raises:
+            ConfigError: If the config's transport exists in the simulator only.
+        """
+        from dpbal.parts import build
+        from dpbal.transports.base import TRANSPORTS, ProcessTransport
+
+        transport = build("transport", self.config.transport)
+        if not isinstance(transport, ProcessTransport):
+            able = [name for name, kind in TRANSPORTS.items() if issubclass(kind, ProcessTransport)]
+            raise ConfigError(
+                f"transport {self.config.transport['name']!r} exists in the simulator only; "
+                f"between real processes type transport={' or '.join(able)}"
+            )
+        return transport
+
+    def device(self, rank: int) -> Device:
+        """The emulated GPU of a rank.
+
+        Raises:
+            ConfigError: If the other ranks of a lockstep group cannot be found.
+        """
+        from dpbal.backends.vllm.barrier import LockstepDevice
+        from dpbal.backends.vllm.device import IndependentDevice
+
+        if not self.is_lockstep:
+            return IndependentDevice(self.step_time, self.dilation)
+        return LockstepDevice(self.step_time, self.dilation, address(BARRIER), rank)
+
+
+def address(variable: str) -> str:
+    """An address that the processes of a server hand on.
+
+    Raises:
+        ConfigError: If it was not handed on.
+    """
+    found = os.environ.get(variable)
+    if not found:
+        raise ConfigError(
+            f"{variable} is not set, so this process was not started by a vLLM server with dpbal; "
+            "start engines and front ends on one host, with one command"
+        )
+    return found
+
+
+def load(path: Path) -> Config:
+    """A config from a file, checked.
+
+    Raises:
+        ConfigError: If there is no such file, or something is wrong in it.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    from dpbal.config import check
+
+    try:
+        cfg = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{CONFIG}={path} cannot be read: {error.strerror}; "
+            "give the path of a config, such as a run's config.yaml"
+        ) from None
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{CONFIG}={path} is not a config of dpbal; give a run's config.yaml")
+    return check(cfg)

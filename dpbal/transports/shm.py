@@ -1,0 +1,206 @@
+"""Reports through shared memory, between the processes of one host."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpbal.core import LoadTable
+from dpbal.errors import ConfigError
+from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
+from dpbal.transports.base import (
+    TRANSPORTS,
+    Exchange,
+    ProcessTransport,
+    Publisher,
+    Subscriber,
+    Timing,
+)
+from dpbal.transports.slots import CLOSED, EPOCH, HEADER_WORDS, SHAPE, Slots
+
+
+@TRANSPORTS.register("shm")
+@dataclass
+class Shm(ProcessTransport):
+    """Every rank publishes after every step into shared memory, for other processes of its host.
+
+    Each rank has a slot, the newest report in it wins, and nobody waits for anybody: neither for
+    a reader, nor for a writer that was killed in the midst of a report. In the simulator, where a
+    look takes no time, it is ``local``.
+    """
+
+    @property
+    def timing(self) -> Timing:
+        """Every step, without delay."""
+        return Timing()
+
+    def create(self, ranks: int, dispatchers: int) -> ShmExchange:
+        """Make the slots of a group.
+
+        Raises:
+            ConfigError: For a group without ranks or dispatchers.
+            SharedMemoryError: If the host has no shared memory, or not enough.
+        """
+        if min(ranks, dispatchers) < 1:
+            raise ConfigError(
+                f"a group has at least 1 rank and 1 dispatcher, got {ranks} and {dispatchers}"
+            )
+        return ShmExchange(Slots(ranks, dispatchers))
+
+    def publisher(self, address: str, rank: int) -> ShmPublisher:
+        """The end of a rank; one at a time, though a rank that was killed may start again.
+
+        Raises:
+            SharedMemoryError: If there is nothing at the address, no such rank, or another process
+                publishes for it.
+        """
+        return ShmPublisher(address, rank)
+
+    def subscriber(self, address: str, table: LoadTable) -> ShmSubscriber:
+        """The end of a dispatcher, which keeps ``table`` up to date.
+
+        Raises:
+            SharedMemoryError: If there is nothing at the address, or the table has another size.
+        """
+        return ShmSubscriber(address, table)
+
+
+class ShmExchange(Exchange):
+    """The slots of a group; they are there until their owner closes them or ends."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._segment = Segment.create("loads", slots.size)
+        self._segment.array(np.int64, (HEADER_WORDS,))[:] = slots.header
+        self.address = self._segment.name
+
+    def close(self) -> None:
+        """Remove them; processes that have found them may go on until they end."""
+        self._segment.close()
+
+
+class ShmPublisher(Publisher):
+    """A rank's slot, to write."""
+
+    def __init__(self, address: str, rank: int) -> None:
+        from dpbal.transports import seqlock
+
+        segment, slots = _open(address)
+        if not 0 <= rank < slots.ranks:
+            raise SharedMemoryError(
+                f"there is no rank {rank} at {address}, which has 0 to {slots.ranks - 1}"
+            )
+        if not segment.claim(rank):
+            raise SharedMemoryError(
+                f"rank {rank} at {address} has a publisher already, in this process or another; "
+                "close that one, or give each rank a number of its own"
+            )
+        self._segment = segment
+        self._slot = segment.address + slots.start(rank)
+        self._record = np.zeros(slots.record_words, np.int64)
+        self.report, self.received_epoch, self.received_sequence = slots.split(self._record)
+        before = segment.array(np.int64, (1 + slots.record_words,), slots.start(rank))
+        # a clock may be set back, and a new process of a rank is known by its greater epoch
+        self._epoch = max(time.time_ns(), int(before[1 + EPOCH]) + 1)
+        self._version = 0
+        self._publish = seqlock.publish
+        self._record[EPOCH] = self._epoch
+        seqlock.write(self._slot, self._record)
+        self._end = when_gone(self, _leave, segment, self._slot)
+
+    def publish(self) -> None:
+        """Let dispatchers see the report and what was received, under the next version.
+
+        Raises:
+            ValueError: After ``close``.
+        """
+        if not self._end.alive:
+            raise ValueError("the publisher is closed")
+        self._version += 1
+        now_ns = time.monotonic_ns()
+        self._publish(self._slot, self._record, self._epoch, self._version, now_ns)
+
+    def close(self) -> None:
+        """The rank serves no more; the end of its process says so too, unless it is killed."""
+        self._end()
+
+
+class ShmSubscriber(Subscriber):
+    """The slots of all ranks, to read."""
+
+    def __init__(self, address: str, table: LoadTable) -> None:
+        from dpbal.transports import seqlock
+
+        segment, slots = _open(address)
+        if table.received_sequence.shape != slots:
+            ranks, dispatchers = table.received_sequence.shape
+            raise SharedMemoryError(
+                f"a table of {ranks} ranks and {dispatchers} dispatchers does not fit {address}, "
+                f"which has {slots.ranks} and {slots.dispatchers}"
+            )
+        self._segment = segment
+        self._table = table
+        self._kept = np.zeros((4, slots.ranks), np.int64)
+        self._closed = np.zeros(slots.ranks, np.bool_)
+        self._refresh = seqlock.refresh
+        self._arguments = (
+            segment.address + slots.start(0),
+            slots.slot_bytes,
+            table.integers,
+            table.received_epoch,
+            table.received_sequence,
+            table.generation,
+            np.zeros(slots.record_words, np.int64),
+            self._kept,
+        )
+        self._states_changed = seqlock.STATES_CHANGED
+        self._states, self._seen_ns = self._kept[seqlock.SEEN_STATE], self._kept[seqlock.SEEN_NS]
+        self._stuck = self._kept[seqlock.STUCK]
+        self.refresh()
+
+    @property
+    def stuck(self) -> np.ndarray:
+        """``bool[ranks]``: ranks that may have a newer report, which the last look could not read.
+
+        Their writer died in the midst of a write, or was kept from running there; the report before
+        stands.
+        """
+        stuck: np.ndarray = self._stuck.astype(np.bool_)
+        return stuck
+
+    def refresh(self) -> None:
+        """Bring the dispatcher's table up to the newest reports."""
+        if self._refresh(*self._arguments) == self._states_changed:
+            closed = self._states == CLOSED
+            for rank in (closed != self._closed).nonzero()[0].tolist():
+                self._table.set_available(rank, not closed[rank])
+            self._closed = closed
+            self._table.update_selectable()
+
+    def ages_s(self) -> np.ndarray:
+        """``float64[ranks]``: seconds since each rank's newest report; infinity for none."""
+        ages_s = (time.monotonic_ns() - self._seen_ns) / 1e9
+        return np.where(self._seen_ns > 0, ages_s, np.inf)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._segment.close()
+
+
+def _open(address: str) -> tuple[Segment, Slots]:
+    segment = Segment.attach(address)
+    shape, ranks, dispatchers, _ = segment.array(np.int64, (HEADER_WORDS,)).tolist()
+    if shape != SHAPE:
+        raise SharedMemoryError(
+            f"shared memory {address} holds no load reports of this version of dpbal; "
+            "give the address of a transport's exchange, and all processes one version"
+        )
+    return segment, Slots(ranks, dispatchers)
+
+
+def _leave(segment: Segment, slot: int) -> None:
+    from dpbal.transports import seqlock
+
+    seqlock.write_state(slot, CLOSED)
+    segment.close()
