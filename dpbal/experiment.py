@@ -45,6 +45,7 @@ class Experiment:
                 f"balancer {config.balancer['name']!r} is vLLM's own choice and needs its engines; "
                 "type backend=vllm, or balancer=vllm for the same rule in the simulator"
             )
+        self.backend.check()
         workload: Workload = build("workload", config.workload)
         requests = workload.generate(config.seed)
         self._own_times = requests

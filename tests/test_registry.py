@@ -49,6 +49,18 @@ def test_fields_that_are_not_given_keep_their_defaults(shapes: Registry[Shape]) 
     assert shapes.build("circle", {}) == Circle()
 
 
+def test_a_component_can_be_built_again_from_its_description(shapes: Registry[Shape]) -> None:
+    circle = Circle(2.0, Ties.last, {"a": 1.0})
+    described = shapes.describe(circle)
+    assert described.pop("name") in ("circle", "disc")
+    assert shapes.build("circle", described) == circle
+
+
+def test_only_a_component_of_the_family_has_a_description(shapes: Registry[Shape]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown shape 'Shape'\. Known: circle, disc"):
+        shapes.describe(Shape())
+
+
 def test_a_name_is_registered_once(shapes: Registry[Shape]) -> None:
     with pytest.raises(ValueError, match="'disc' is registered twice"):
         shapes.register("disc")(Circle)

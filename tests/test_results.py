@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 import dpbal
+from dpbal import console
+from dpbal.backends.base import Emulation
 from dpbal.balancers import BALANCERS
 from dpbal.core import LoadTable, Request, View
 from dpbal.experiment import Experiment
 from dpbal.ledger import InFlight
-from dpbal.results import no_effect
+from dpbal.progress import Progress
+from dpbal.results import no_effect, summarise
 from dpbal.signals import HoldingTokens
 from dpbal.step_time import StepTime
+from dpbal.tracking.run_info import RunInfo
 
 SMALL = ("workload.requests=20", "workload.rate=1")
 
@@ -43,7 +51,7 @@ def test_parts_that_change_nothing_are_named(overrides: list[str], idle: set[str
     assert set(idle_parts(*overrides)) == idle | always
 
 
-@pytest.mark.parametrize("name", sorted(BALANCERS))
+@pytest.mark.parametrize("name", sorted(n for n in BALANCERS if BALANCERS[n].chooses))
 def test_what_a_balancer_says_of_the_ledger_is_so(name: str) -> None:
     def choices(requests_in_flight: list[int]) -> list[int]:
         table = LoadTable(4)
@@ -59,3 +67,36 @@ def test_what_a_balancer_says_of_the_ledger_is_so(name: str) -> None:
     differ = choices([0, 0, 0, 0]) != choices([9, 0, 5, 2])
     cls = BALANCERS[name]
     assert differ == (cls.uses_reports and cls.uses_in_flight)
+
+
+def summary(emulation: Emulation | None) -> dict[str, Any]:
+    """Of a run of the simulator, as if its records were those of ``emulation``."""
+    config = dpbal.compose(*SMALL, "group.ranks=2", "compare=false")
+    experiment = Experiment(config)
+    records = replace(experiment.run(Progress(False)), emulation=emulation)
+    choices = RunInfo(config, Path()).choices
+    return summarise(config, choices, experiment.requests, records, None, None)
+
+
+def test_a_result_says_whether_its_engines_were_real(capsys: pytest.CaptureFixture[str]) -> None:
+    simulated, real = summary(None), summary(Emulation("vLLM 0.32.0", 2.5, 0.013))
+    assert simulated["emulation"] is None
+    assert real["emulation"] == {"engines": "vLLM 0.32.0", "dilation": 2.5, "late_share": 0.013}
+    shown = []
+    for result in (simulated, real):
+        console.show(result, Path("outputs"))
+        shown.append(" ".join(capsys.readouterr().out.split()))
+    assert "(simulated)" in shown[0]
+    assert "; dispatch " in shown[0]
+    assert "came late" not in shown[0]
+    assert "(vLLM 0.32.0 engines, emulated GPUs, dilation 2.5)" in shown[1]
+    assert "the host came late to 1.3% of steps; dispatch " in shown[1]
+    assert "simulated" not in shown[1]
+
+
+@pytest.mark.parametrize("late_share", [0.0, 0.049, 0.051, 1.0])
+def test_a_host_that_is_too_slow_is_told_what_to_type(late_share: float) -> None:
+    lines = console.remarks(summary(Emulation("vLLM 0.32.0", 2.0, late_share)))
+    told = [line for line in lines if "the host is too slow" in line]
+    assert len(told) == (late_share > 0.05)
+    assert all("type backend.dilation=8" in line for line in told)

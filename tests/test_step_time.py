@@ -43,6 +43,19 @@ def test_common_time_is_that_of_the_groups_tokens(pads: bool, tokens: int) -> No
     assert seconds == pytest.approx(20e-3 + 80e-6 * tokens / 8, rel=1e-12)
 
 
+@pytest.mark.parametrize("pads", [False, True])
+def test_a_profile_knows_the_common_time_of_its_group(pads: bool) -> None:
+    model = step_time(pad_to_largest=pads)
+    tokens = 3 * 900 if pads else 900 + 20 + 0
+    seconds = model.common_s([900, 20, 0], is_mixed=True)
+    assert seconds == pytest.approx(20e-3 + 80e-6 * tokens / 3 + 8e-3, rel=1e-12)
+
+
+def test_a_rank_alone_pays_the_common_time_for_its_own_tokens() -> None:
+    seconds = step_time(pad_to_largest=True).common_s([500], is_mixed=False)
+    assert seconds == pytest.approx(20e-3 + 80e-6 * 500, rel=1e-12)
+
+
 def test_a_mixed_step_pays_its_penalty() -> None:
     steps = [common_s(20e-3, 80e-6, 8e-3, False, 1000, 400, 8, mixed) for mixed in (False, True)]
     assert steps[1] - steps[0] == pytest.approx(8e-3, rel=1e-12)

@@ -134,6 +134,13 @@ class Parts:
 class Backend(ABC):
     """A place where requests run."""
 
+    def check(self) -> None:  # noqa: B027 - most need nothing
+        """Refuse, before anything runs, where this machine lacks what it needs.
+
+        Raises:
+            MissingExtraError: With what to install.
+        """
+
     @abstractmethod
     def simulator(self) -> Simulator:
         """The simulator of the same engines, for the pooled reference and the rate of a load."""

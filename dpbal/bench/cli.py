@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
             "shm", help="microseconds of reports through shared memory, or torn reads there"
         )
     )
+    _add_vllm(
+        commands.add_parser("vllm", help="microseconds that dpbal adds inside vLLM's processes")
+    )
     for sub in commands.choices.values():
         sub.add_argument("--seed", type=_seed, default=0, metavar="N", help="default 0")
         sub.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
@@ -108,6 +111,24 @@ def _add_shm(sub: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help="--torn: processes that write; default: cores less one",
+    )
+
+
+def _add_vllm(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--running", type=_count, default=256, metavar="N", help="requests of a step; default 256"
+    )
+    sub.add_argument("--ranks", type=_counts, default=[8, 128], metavar="N,N", help="default 8,128")
+    sub.add_argument("--balancer", default="minimum_tokens", metavar="NAME")
+    sub.add_argument(
+        "--idle",
+        type=_count,
+        metavar="SECONDS",
+        help="instead, look at the processor time of the first --ranks idle engines for so long",
+    )
+    sub.add_argument("--repeats", type=_count, default=9, metavar="N", help="default 9")
+    sub.add_argument(
+        "--rounds", type=_count, default=100, metavar="N", help="of a repeat; default 100"
     )
 
 

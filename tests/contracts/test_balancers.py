@@ -16,12 +16,14 @@ from dpbal.balancers import BALANCERS, LeastLoad, PowerOfTwo, Random, Ties, Tota
 from dpbal.config import Config
 from dpbal.core import LoadTable, Request, View
 from dpbal.dispatcher import Dispatcher
+from dpbal.errors import ConfigError
+from dpbal.experiment import Experiment
 from dpbal.ledger import Ledger
 from dpbal.parts import build
 from dpbal.signals import Signal, Unit
 from dpbal.step_time import StepTime
 
-NAMES = sorted(BALANCERS)
+NAMES = sorted(name for name in BALANCERS if BALANCERS[name].chooses)
 STEP_TIME = StepTime(prefill_s_per_token=1e-4, attention_s_per_pair=1e-8)
 
 
@@ -177,6 +179,19 @@ def test_says_truly_whether_reports_matter(name: str, dispatcher: Make) -> None:
 
     differ = len({choices(seed) for seed in range(5)}) > 1
     assert differ == BALANCERS[name].uses_reports
+
+
+@pytest.mark.parametrize("name", sorted(set(BALANCERS) - set(NAMES)))
+def test_one_that_leaves_the_choice_to_vllm_is_refused_where_vllm_is_not(name: str) -> None:
+    balancer = BALANCERS.build(name, {})
+    balancer.start(2, seed=0)
+    with pytest.raises(ConfigError, match="type backend=vllm, or balancer=vllm") as asked:
+        balancer.choose(request(0), view_of(LoadTable(2), []))
+    with pytest.raises(ConfigError, match=f"{name}.*type backend=vllm, or balancer=vllm") as run:
+        Experiment(dpbal.compose(f"balancer={name}", "workload.requests=10", "workload.rate=1"))
+    assert "\n" not in str(asked.value) + str(run.value)
+    assert not BALANCERS[name].uses_signal
+    assert not BALANCERS[name].uses_reports
 
 
 def test_a_request_does_not_tell_its_output() -> None:

@@ -16,9 +16,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(start: str) -> list[tuple[str, str]]:
-    """Pages, and what their command lines that begin with ``start`` say after it."""
+    """Pages, and what their command lines that begin with ``start`` say up to a ``>``."""
     return [
-        (page, line.removeprefix(start))
+        (page, line.removeprefix(start).partition(" > ")[0])
         for page in sorted(PAGES)
         for block in blocks(page, "bash")
         for line in block.splitlines()

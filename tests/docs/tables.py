@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ def profiles() -> str:
     return "\n".join([*rows, *parts])
 
 
-def peers() -> str:
-    """The tables of the study, as it left them."""
-    table = ROOT / "experiments" / "peers" / "results.md"
+def study(name: str) -> str:
+    """The tables of a study, as it left them."""
+    table = ROOT / "experiments" / name / "results.md"
     return table.read_text().strip() if table.exists() else ""
 
 
@@ -77,7 +78,8 @@ PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "first run": (first_run, ("README.md", "docs/index.md")),
     "defaults": (defaults, ("docs/defaults.md",)),
     "profiles": (profiles, ("docs/profiles.md",)),
-    "peers": (peers, ("docs/results.md",)),
+    "peers": (partial(study, "peers"), ("docs/results.md",)),
+    "fidelity": (partial(study, "fidelity"), ("docs/vllm.md",)),
 }
 """What makes each part, and the pages that have it."""
 

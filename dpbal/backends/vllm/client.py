@@ -24,9 +24,13 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
     class BalancedClient(DPLBAsyncMPClient):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.front_end = make_front_end(
-                len(self.core_engines), self.client_index, self.client_count
-            )
+            try:
+                self.front_end = make_front_end(
+                    len(self.core_engines), self.client_index, self.client_count
+                )
+            except BaseException:
+                super().shutdown()  # the engines have been started
+                raise
 
         def get_core_engine_for_request(self, request: EngineCoreRequest) -> bytes:
             if request.request_id not in self.reqs_in_flight:  # else a session that has its engine
@@ -46,10 +50,12 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
             return super().get_core_engine_for_request(request)
 
         async def add_request_async(self, request: EngineCoreRequest) -> None:
+            is_new = request.request_id not in self.reqs_in_flight
             try:
                 await super().add_request_async(request)
             except BaseException:  # cancelled, or it could not be sent
-                self.front_end.finish(request.request_id)
+                if is_new:
+                    self.front_end.finish(request.request_id)
                 raise
 
         @staticmethod

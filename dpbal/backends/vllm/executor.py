@@ -78,6 +78,11 @@ class EmulatedExecutor(Executor):
 
     supports_pp = False
 
+    @classmethod
+    def supports_async_scheduling(cls) -> bool:
+        """A step may be submitted before the one before it has ended."""
+        return True
+
     def _init_executor(self) -> None:
         self._settings = Settings.from_environment()
         if self.vllm_config.speculative_config is not None:

@@ -35,7 +35,10 @@ def guarded(folder: Path) -> Iterator[None]:
 
 
 def kill_processes(folder: Path) -> None:
-    """Kill every process whose environment names a run's folder, other than this one."""
+    """Kill every process whose environment names a run's folder, other than this one.
+
+    Python's own tracker of shared resources is left alone; it ends with the process it serves.
+    """
     import psutil
 
     from dpbal.backends.vllm.settings import CONFIG
@@ -44,7 +47,9 @@ def kill_processes(folder: Path) -> None:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != psutil.Process().pid and process.environ().get(CONFIG) == wanted:
+            if process.pid == os.getpid() or process.environ().get(CONFIG) != wanted:
+                continue
+            if not any("resource_tracker" in word for word in process.cmdline()):
                 process.kill()
                 found.append(process)
         except psutil.Error:  # another user's, or gone

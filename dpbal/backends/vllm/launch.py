@@ -32,8 +32,8 @@ def starting(start: Method, settings: Settings) -> Method:
         refuse(vllm_config, settings, is_emulated)
         parallel = vllm_config.parallel_config
         ranks = parallel.data_parallel_size
-        fronts = max(parallel._api_process_count, settings.config.group.dispatchers)
-        shared: dict[str, Exchange] = {REPORTS: settings.transport.create(ranks, fronts)}
+        dispatchers = settings.dispatchers(parallel._api_process_count)
+        shared: dict[str, Exchange] = {REPORTS: settings.transport.create(ranks, dispatchers)}
         if is_emulated:
             vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
             # vLLM's own default, which its CPU platform overrides for the sake of its workers:

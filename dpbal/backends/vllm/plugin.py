@@ -28,6 +28,7 @@ def register() -> None:
     if not os.environ.get(CONFIG):
         return
     settings = Settings.from_environment()
+    settings.check()
     install(settings, lambda *size: _front_end(settings, *size))
 
 
@@ -78,8 +79,8 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
 
 def _replace(owner: Any, name: str, change: Callable[[Any], Any]) -> Callable[[], None]:
     before = getattr(owner, name)
-    after = change(before)
-    setattr(owner, name, after)
+    # vLLM may load its plug-ins more than once; the last installation takes the place of the others
+    setattr(owner, name, change(getattr(before, "__wrapped__", before)))
     return lambda: setattr(owner, name, before)
 
 
@@ -101,7 +102,7 @@ def _front_end(settings: Settings, ranks: int, number: int, count: int) -> Front
     from dpbal.core import LoadTable
     from dpbal.parts import build_dispatcher
 
-    table = LoadTable(ranks, count)
+    table = LoadTable(ranks, settings.dispatchers(count))
     subscriber = settings.transport.subscriber(address(REPORTS), table)
     dispatcher = build_dispatcher(settings.config, table, number, epoch=time.time_ns())
     return FrontEnd([dispatcher], subscriber, settings.dilation)

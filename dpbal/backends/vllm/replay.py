@@ -11,8 +11,8 @@ import numpy as np
 
 from dpbal.backends.base import REQUEST_RECORD, Outcome
 from dpbal.backends.vllm.prompts import prompt
+from dpbal.backends.vllm.server import EngineError, running
 from dpbal.core import Request
-from dpbal.errors import DpbalError
 from dpbal.workloads.base import Requests
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 LEAD_S = 0.5
 """Between the moment that everything is ready and the first arrival."""
-
-
-class EngineError(DpbalError, RuntimeError):
-    """Engines that did not start, or that died."""
 
 
 class Replay:
@@ -71,28 +67,18 @@ class Replay:
         Raises:
             EngineError: If the engines did not start, or one of them died.
         """
-        from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        try:
-            llm = AsyncLLM.from_engine_args(engine_args)
-        except DpbalError:
-            raise
-        except Exception as error:
-            raise EngineError(
-                f"the engines did not start: {error}; VLLM_LOGGING_LEVEL=INFO says more"
-            ) from error
-        try:
-            await self._warm_up(llm)
-            await self._replay(llm)
-        except* EngineDeadError:
-            ended = int((self.rows["outcome"] == Outcome.finished).sum())
-            raise EngineError(
-                f"an engine died after {ended} of {len(self.rows)} requests had finished; "
-                "VLLM_LOGGING_LEVEL=INFO says more"
-            ) from None
-        finally:
-            llm.shutdown(timeout=5)
+        async with running(engine_args) as llm:
+            try:
+                await self._warm_up(llm)
+                await self._replay(llm)
+            except* EngineDeadError:
+                ended = int((self.rows["outcome"] == Outcome.finished).sum())
+                raise EngineError(
+                    f"an engine died after {ended} of {len(self.rows)} requests had finished; "
+                    "VLLM_LOGGING_LEVEL=INFO says more"
+                ) from None
 
     async def _warm_up(self, llm: AsyncLLM) -> None:
         """A request for each rank, so that nothing is loaded or compiled later."""
@@ -130,6 +116,7 @@ class Replay:
 
     async def _send(self, llm: AsyncLLM, number: int, request: Request) -> None:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
 
         row = self.rows[number]
         output_tokens = int(self._requests.output_tokens[number])
@@ -148,7 +135,7 @@ class Replay:
             queue = await llm.add_request(
                 request_id, tokens, params, data_parallel_rank=request.pinned_rank
             )
-        except ValueError:  # longer than the KV cache holds
+        except VLLMValidationError:  # longer than the KV cache holds
             row["outcome"] = Outcome.failed
             return
         try:

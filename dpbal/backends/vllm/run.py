@@ -15,25 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpbal.backends.base import STEP_RECORD, Emulation, Parts, Records
-from dpbal.backends.vllm import model, recorder
+from dpbal.backends.vllm import recorder, server
 from dpbal.backends.vllm.front_end import FrontEnd
 from dpbal.backends.vllm.guard import guarded
 from dpbal.backends.vllm.plugin import installed
 from dpbal.backends.vllm.replay import Replay
-from dpbal.backends.vllm.settings import CONFIG, RECORDS, REPORTS, Settings, address
+from dpbal.backends.vllm.settings import REPORTS, Settings, address
 from dpbal.balancers import BALANCERS
 from dpbal.budgets import BUDGETS
-from dpbal.config import Config, Group, to_dict
+from dpbal.config import Config, Group
 from dpbal.modes import GroupKind
 from dpbal.transports import TRANSPORTS
 from dpbal.workloads.base import Requests
 
 if TYPE_CHECKING:
-    from vllm import AsyncEngineArgs
-
     from dpbal.backends.vllm.backend import Vllm
-
-EXECUTOR = "dpbal.backends.vllm.executor.EmulatedExecutor"
 
 
 class Run:
@@ -61,15 +57,14 @@ class Run:
             folder = Path(name)
             settings = Settings(self._config())
             settings.transport  # noqa: B018 - raises for one of the simulator's
-            _write(settings.config, folder / "config.yaml")
-            records = folder / "records"
-            records.mkdir()
-            engine_args = self._engine_args(folder)
-            with _environment(folder), installed(settings, self._front_end):
+            requests = self._requests
+            longest = int((requests.prompt_tokens + requests.output_tokens).max())
+            engine_args = server.engine_args(self._backend, self._parts, folder, longest)
+            with server.environment(folder, settings.config), installed(settings, self._front_end):
                 replay = Replay(self._requests, self._backend, self._parts.ranks, progress)
                 with _terminable():
                     asyncio.run(replay.run(engine_args))
-            return self._records(replay, records)
+            return self._records(replay, server.records(folder))
 
     def _config(self) -> Config:
         """What the engines' processes have to know."""
@@ -84,35 +79,6 @@ class Run:
             profile=vars(parts.step_time),
             tracker={"name": "none"},
             group=Group(parts.kind, parts.ranks, len(parts.dispatchers)),
-        )
-
-    def _engine_args(self, folder: Path) -> AsyncEngineArgs:
-        from vllm import AsyncEngineArgs
-
-        backend, parts = self._backend, self._parts
-        is_moe = parts.kind is GroupKind.lockstep
-        capacity = backend.kv_capacity_tokens or parts.step_time.kv_capacity_tokens
-        capacity -= capacity % backend.block_size
-        longest = int((self._requests.prompt_tokens + self._requests.output_tokens).max())
-        length = min(capacity, longest + 1)
-        return AsyncEngineArgs(
-            model=str(model.write(folder / "model", is_moe, length)),
-            skip_tokenizer_init=True,
-            load_format="dummy",
-            enforce_eager=True,
-            dtype="bfloat16",
-            data_parallel_size=parts.ranks,
-            data_parallel_size_local=parts.ranks,
-            data_parallel_backend="mp",
-            data_parallel_address="127.0.0.1",
-            distributed_executor_backend=EXECUTOR,
-            max_model_len=length,
-            max_num_batched_tokens=backend.max_num_batched_tokens,
-            max_num_seqs=backend.max_num_seqs,
-            block_size=backend.block_size,
-            enable_prefix_caching=backend.prefix_cache,
-            stream_interval=longest,  # a first token and a last one
-            disable_log_stats=True,
         )
 
     def _front_end(self, ranks: int, number: int, count: int) -> FrontEnd:
@@ -150,33 +116,6 @@ class Run:
             kind=self._parts.kind,
             emulation=Emulation(f"vLLM {vllm.__version__}", k, late_share),
         )
-
-
-def _write(config: Config, path: Path) -> None:
-    from omegaconf import OmegaConf
-
-    OmegaConf.save(OmegaConf.create(to_dict(config)), path)
-
-
-@contextmanager
-def _environment(folder: Path) -> Iterator[None]:
-    """What the processes of the server, and their logs and sockets, need to know."""
-    changes = {
-        CONFIG: str(folder / "config.yaml"),
-        RECORDS: str(folder / "records"),
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_HOST_IP": "127.0.0.1",
-        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_RPC_BASE_PATH": str(folder),
-    }
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
@@ -38,8 +36,8 @@ class Reporting(Scheduler):
     """A scheduler that publishes a load report after every step, and acknowledges what it received.
 
     It changes nothing that vLLM does. What it holds is counted as it changes: requests that come,
-    go, are preempted or admitted one by one, and the tokens of a step from the number of requests
-    in it. Only the requests that are being prefilled are looked at in each step.
+    go, are preempted or admitted one by one, and the tokens of a step from the number of outputs
+    that it gave. Only the requests that are being prefilled are looked at in each step.
 
     Attributes:
         recounted: Full counts that found something else than the running count.
@@ -66,12 +64,14 @@ class Reporting(Scheduler):
         self._dilation = dilation
         self._recorder = recorder
         self._tally = Tally()
-        self._incomplete: deque[int] = deque()  # requests without a token, of each step under way
-        self._scheduled = 0
+        self._late: set[Request] = set()  # preempted ones that a step under way gives tokens
         self._processed = 0
-        self._gone: dict[str, int] = {}  # requests that left, and the last step that may hold them
         self._preempted = 0
-        self._must_recount = False
+        self._always_counts_tokens = (
+            self.num_sampled_tokens_per_step != 1  # pooling, diffusion
+            or self.connector is not None  # whose failed loads end requests without a token
+            or self.ec_connector is not None
+        )
         pool = self.kv_cache_manager.block_pool
         self._kv_blocks = pool.num_gpu_blocks - 1  # without vLLM's null block
         self._integers = publisher.report.view("int64").data
@@ -81,11 +81,9 @@ class Reporting(Scheduler):
     def add_request(self, request: Request) -> None:
         """Take a request, and acknowledge its dispatch."""
         request.trace_headers, dispatched = detach(request.trace_headers)
-        is_new = request.request_id not in self.requests
-        if is_new:
-            self._tally.add(request.request_id, request.num_tokens)
+        if request.request_id not in self.requests:  # else it goes on with a session
+            self._tally.add(request.request_id, request.num_tokens, request.arrival_time)
         super().add_request(request)
-        self._must_recount |= not is_new
         if dispatched is not None:
             publisher = self._publisher
             acknowledge(dispatched, publisher.received_epoch, publisher.received_sequence)
@@ -97,11 +95,6 @@ class Reporting(Scheduler):
             self._tally.admit(new.req_id)
         for request_id in output.scheduled_cached_reqs.resumed_req_ids:
             self._tally.admit(request_id)
-        scheduled = output.num_scheduled_tokens
-        self._incomplete.append(
-            sum(request.request_id in scheduled for request in self._inflight_prefills)
-        )
-        self._scheduled += 1
         return output
 
     def update_from_output(
@@ -109,15 +102,20 @@ class Reporting(Scheduler):
     ) -> Any:
         """Take in what a step gave, and report."""
         self._processed += 1
-        generated = len(scheduler_output.num_scheduled_tokens) - self._incomplete.popleft()
-        if self._gone:
-            generated -= self._dropped(scheduler_output, model_runner_output)
+        counts_tokens = (
+            self._always_counts_tokens
+            or bool(scheduler_output.scheduled_spec_decode_tokens)
+            or bool(self.grammar_compile_error_reqs or self.encoder_cache_mismatch_reqs)
+        )
         outputs = super().update_from_output(scheduler_output, model_runner_output)
-        if scheduler_output.scheduled_spec_decode_tokens:  # after vLLM has cut what follows a stop
-            generated = sum(map(len, model_runner_output.sampled_token_ids))
-            self._must_recount |= bool(self._gone)
-        self._tally.generate(generated)
-        if self._must_recount or self._processed % RECOUNT_STEPS == 0:
+        for given in outputs.values():
+            if counts_tokens:
+                self._tally.generate(sum(len(output.new_token_ids) for output in given.outputs))
+            else:  # one each
+                self._tally.generate(len(given.outputs))
+        if self._late:
+            self._take_late_tokens()
+        if self._processed % RECOUNT_STEPS == 0:
             self._recount()
         self._publish()
         if self._recorder is not None:
@@ -143,41 +141,52 @@ class Reporting(Scheduler):
         self._preempted += 1
         if self._recorder is not None:
             self._recorder.preempt(request.request_id)
-        self._must_recount |= drop_stale_output
-        self._tally.wait(request.request_id, request.num_tokens)
+        if request.num_stale_output_tokens:
+            self._late.add(request)
+        self._wait_again(request)
 
     def _update_request_as_session(self, session: Request, update: Any) -> None:
+        before_tokens = session.num_tokens
         super()._update_request_as_session(session, update)
-        self._must_recount = True
+        self._tally.generate(session.num_tokens - before_tokens)
+        self._wait_again(session)
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> Any:
         self._tally.remove(request.request_id, request.num_tokens)
-        if self._incomplete:
-            self._gone[request.request_id] = self._scheduled
         return super()._free_request(request, delay_free_blocks)
 
-    def _dropped(self, scheduled: SchedulerOutput, given: ModelRunnerOutput) -> int:
-        """Tokens of a step whose requests went while it ran."""
-        held = self._gone.keys() & scheduled.num_scheduled_tokens.keys()
-        tokens = given.sampled_token_ids
-        dropped = sum(len(tokens[given.req_id_to_index[key]]) > 0 for key in held) if tokens else 0
-        self._gone = {key: last for key, last in self._gone.items() if last > self._processed}
-        return dropped
+    def _handle_stopped_request(self, request: Request) -> bool:
+        has_finished: bool = super()._handle_stopped_request(request)
+        if not has_finished:  # a session that waits for the rest of its prompt
+            self._wait_again(request)
+        return has_finished
+
+    def _wait_again(self, request: Request) -> None:
+        since_s = None if request.num_output_tokens else request.arrival_time
+        self._tally.wait(request.request_id, request.num_tokens, since_s)
+
+    def _take_late_tokens(self) -> None:
+        for request in list(self._late):
+            if request.status == RequestStatus.PREEMPTED:
+                self._wait_again(request)
+                if request.num_stale_output_tokens:
+                    continue
+            self._late.remove(request)
 
     def _prefilling(self) -> Iterator[Request]:
         return (r for r in self._inflight_prefills if r.status == RequestStatus.RUNNING)
 
     def _recount(self) -> None:
-        self._must_recount = False
-        tally = Tally()
+        counted, self._tally = self._tally, Tally()
         for request in self.requests.values():
             if request.is_finished():
                 continue
-            tally.holding_tokens += request.num_tokens
-            if request.status != RequestStatus.RUNNING:
-                tally.wait(request.request_id, request.num_tokens)
-        self.recounted += tally != self._tally
-        self._tally = tally
+            self._tally.add(request.request_id, request.num_tokens, request.arrival_time)
+            if request.status == RequestStatus.RUNNING:
+                self._tally.admit(request.request_id)
+            elif request.num_preemptions or request.resumable:
+                self._wait_again(request)
+        self.recounted += counted != self._tally
 
     def _kv_used_tokens(self) -> int:
         free = self.kv_cache_manager.block_pool.get_num_free_blocks()
@@ -185,12 +194,7 @@ class Reporting(Scheduler):
 
     def _oldest_wait_s(self) -> float:
         """Emulated age of the oldest request without a token; 0 for none."""
-        waiting = self.waiting
-        if isinstance(waiting, FCFSRequestQueue):
-            first = next((r for r in waiting if not r.num_output_tokens), None)
-        else:
-            first = waiting.peek_request() if waiting else None
-        oldest_s = first.arrival_time if first is not None else None
+        oldest_s = self._tally.oldest_arrival_s
         for request in self._prefilling():
             if not request.num_output_tokens:
                 at_s = request.arrival_time

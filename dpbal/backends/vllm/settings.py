@@ -56,6 +56,19 @@ class Settings:
             )
         return cls(load(Path(path)))
 
+    def check(self) -> None:
+        """Find mistakes before engines are started with them.
+
+        Raises:
+            ConfigError: For a component that does not exist or cannot be made.
+        """
+        from dpbal.core import LoadTable
+        from dpbal.parts import build_dispatcher
+
+        self.transport  # noqa: B018 - raises for one of the simulator's
+        if not self.is_native:
+            build_dispatcher(self.config, LoadTable(self.config.group.ranks), 0)
+
     @property
     def step_time(self) -> StepTime:
         """The profile."""
@@ -82,6 +95,10 @@ class Settings:
     def async_scheduling(self) -> bool:
         """Whether emulated engines schedule a step ahead."""
         return bool(self.config.backend.get("async_scheduling", False))
+
+    def dispatchers(self, processes: int) -> int:
+        """Columns of the acknowledgement table, of a server with so many front-end processes."""
+        return max(processes, self.config.group.dispatchers)
 
     @property
     def kv_capacity_tokens(self) -> int:
@@ -144,16 +161,23 @@ def load(path: Path) -> Config:
         ConfigError: If there is no such file, or something is wrong in it.
     """
     from omegaconf import DictConfig, OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     from dpbal.config import check
 
     try:
-        cfg = OmegaConf.load(path)
+        text = path.read_text()
     except OSError as error:
         raise ConfigError(
             f"{CONFIG}={path} cannot be read: {error.strerror}; "
             "give the path of a config, such as a run's config.yaml"
         ) from None
-    if not isinstance(cfg, DictConfig):
+    except UnicodeDecodeError:
+        text = ""
+    try:
+        cfg = OmegaConf.create(text)
+    except YAMLError:
+        cfg = None
+    if not isinstance(cfg, DictConfig) or not cfg:
         raise ConfigError(f"{CONFIG}={path} is not a config of dpbal; give a run's config.yaml")
     return check(cfg)

@@ -21,17 +21,37 @@ class Tally:
 
     def __post_init__(self) -> None:
         self._waiting: dict[str, int] = {}
+        # when those without a token came: the first of the new ones is the oldest of them, and of
+        # those that wait again there are few
+        self._new: dict[str, float] = {}
+        self._again: dict[str, float] = {}
 
-    def add(self, request_id: str, tokens: int) -> None:
-        """A request has come."""
+    @property
+    def oldest_arrival_s(self) -> float | None:
+        """When the oldest request came that waits for its first token; None without one."""
+        oldest_s = next(iter(self._new.values()), None)
+        for arrival_s in self._again.values():
+            oldest_s = arrival_s if oldest_s is None else min(oldest_s, arrival_s)
+        return oldest_s
+
+    def add(self, request_id: str, tokens: int, arrival_s: float) -> None:
+        """A request has come, and waits; those before it came earlier."""
         self.holding_tokens += tokens
-        self.wait(request_id, tokens)
+        self._new[request_id] = arrival_s
+        self._put(request_id, tokens)
 
-    def wait(self, request_id: str, tokens: int) -> None:
-        """A request waits, for the first time or again."""
-        self._waiting[request_id] = tokens
-        self.waiting_tokens += tokens
-        self.waiting_squares += tokens * tokens
+    def wait(self, request_id: str, tokens: int, arrival_s: float | None) -> None:
+        """A request waits again, or has got tokens while it waits.
+
+        Args:
+            request_id: Which.
+            tokens: Its prompt and output tokens.
+            arrival_s: When it came, or None if it has had its first token.
+        """
+        self.admit(request_id)
+        if arrival_s is not None:
+            self._again[request_id] = arrival_s
+        self._put(request_id, tokens)
 
     def admit(self, request_id: str) -> None:
         """A request waits no more; one that did not is left alone."""
@@ -39,12 +59,19 @@ class Tally:
         if tokens is not None:
             self.waiting_tokens -= tokens
             self.waiting_squares -= tokens * tokens
+            self._new.pop(request_id, None)
+            self._again.pop(request_id, None)
 
     def generate(self, tokens: int) -> None:
-        """So many output tokens have come."""
+        """So many tokens have come to requests that are here."""
         self.holding_tokens += tokens
 
     def remove(self, request_id: str, tokens: int) -> None:
         """A request has gone, with so many prompt and output tokens."""
         self.admit(request_id)
         self.holding_tokens -= tokens
+
+    def _put(self, request_id: str, tokens: int) -> None:
+        self._waiting[request_id] = tokens
+        self.waiting_tokens += tokens
+        self.waiting_squares += tokens * tokens
