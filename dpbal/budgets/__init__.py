@@ -6,6 +6,8 @@ from dpbal.budgets.aligned import Aligned
 from dpbal.budgets.base import BUDGETS, UNLIMITED, VECTOR, Budget, Limits
 from dpbal.budgets.fixed import Fixed
 from dpbal.budgets.interval import Interval
+from dpbal.budgets.level import Level
+from dpbal.budgets.time_cap import TimeCap
 
 __all__ = [
     "BUDGETS",
@@ -15,5 +17,7 @@ __all__ = [
     "Budget",
     "Fixed",
     "Interval",
+    "Level",
     "Limits",
+    "TimeCap",
 ]

@@ -61,7 +61,7 @@ class Aligned(Budget):
         self._gathered = 0
         self._limits = Limits.unlimited(0)
 
-    def start(self, ranks: int, step_time: StepTime) -> None:
+    def start(self, ranks: int, step_time: StepTime, max_batched_tokens: int) -> None:
         """Size the limits and begin to count.
 
         Raises:

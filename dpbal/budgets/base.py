@@ -17,6 +17,7 @@ VECTOR = np.dtype(
         ("decode_seqs", np.int64),
         ("prefill_s", np.float64),  # queued prefill seconds that slots and KV would admit
         ("prefill_requests", np.int64),  # admissible requests without a first token
+        ("wait_s", np.float64),  # their ages, added up
         ("oldest_wait_s", np.float64),  # age of the oldest of them
         ("capacity_bound", np.bool_),  # requests were left waiting after the last unlimited step
     ]
@@ -60,8 +61,16 @@ class Budget(ABC):
     needs_lockstep: ClassVar[bool] = True
     """Whether the rule does nothing in an independent group."""
 
-    def start(self, ranks: int, step_time: StepTime) -> None:  # noqa: B027 - most rules need neither
-        """Called once before the first step."""
+    def start(  # noqa: B027 - most rules need none of it
+        self, ranks: int, step_time: StepTime, max_batched_tokens: int
+    ) -> None:
+        """Called once before the first step.
+
+        Args:
+            ranks: How many there are.
+            step_time: The cost model.
+            max_batched_tokens: Most tokens in a step of a rank, the engine's own budget.
+        """
 
     @abstractmethod
     def limits(self, step: int, vectors: np.ndarray) -> Limits:

@@ -27,7 +27,7 @@ class Fixed(Budget):
     def __post_init__(self) -> None:
         self._limits = Limits.unlimited(0)
 
-    def start(self, ranks: int, step_time: StepTime) -> None:
+    def start(self, ranks: int, step_time: StepTime, max_batched_tokens: int) -> None:
         """Size the limits."""
         self._limits = Limits.unlimited(ranks)
 

@@ -42,7 +42,7 @@ class Interval(Budget):
             raise ValueError(f"interval_steps must be at least 1, got {self.interval_steps}")
         self._limits = Limits.unlimited(0)
 
-    def start(self, ranks: int, step_time: StepTime) -> None:
+    def start(self, ranks: int, step_time: StepTime, max_batched_tokens: int) -> None:
         """Size the limits."""
         self._limits = Limits.unlimited(ranks)
 

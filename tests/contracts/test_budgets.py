@@ -14,6 +14,7 @@ from dpbal.step_time import StepTime
 
 B = TypeVar("B", bound=Budget)
 STEP_TIME = StepTime(prefill_s_per_token=1e-4, decode_s_per_seq=1e-4)
+CHUNK_TOKENS = 2048
 
 
 @pytest.fixture(params=sorted(BUDGETS))
@@ -22,7 +23,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def started(budget: B, ranks: int) -> B:
-    budget.start(ranks, STEP_TIME)
+    budget.start(ranks, STEP_TIME, CHUNK_TOKENS)
     return budget
 
 
@@ -33,6 +34,8 @@ def vectors_of(decodes: Sequence[int], prefills: Sequence[int], bound: int = 0) 
     vectors["decode_s"] = np.array(decodes) * 1e-4
     vectors["prefill_requests"] = prefills
     vectors["prefill_s"] = np.array(prefills) * 0.1
+    vectors["wait_s"] = np.array(prefills) * 0.05
+    vectors["oldest_wait_s"] = np.minimum(vectors["wait_s"], 0.05)
     vectors["capacity_bound"][:bound] = True
     return vectors
 
@@ -209,4 +212,4 @@ def test_impossible_values_are_refused(name: str, fields: dict[str, int], messag
 
 def test_aligned_refuses_more_ranks_than_there_are() -> None:
     with pytest.raises(ConfigError, match=r"waits for 9 ranks, but the group has 8; .*up to 8"):
-        Aligned(ranks=9).start(8, STEP_TIME)
+        Aligned(ranks=9).start(8, STEP_TIME, CHUNK_TOKENS)

@@ -80,6 +80,7 @@ PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "profiles": (profiles, ("docs/profiles.md",)),
     "peers": (partial(study, "peers"), ("docs/results.md",)),
     "fidelity": (partial(study, "fidelity"), ("docs/vllm.md",)),
+    "level": (partial(study, "level"), ("docs/level.md",)),
 }
 """What makes each part, and the pages that have it."""
 

@@ -232,6 +232,7 @@ def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
     s = open_views(addresses)
     spec = s.spec[0]
     costs = s.costs[0]
+    now_s = s.clock[0].now_s
     for r in range(s.ranks.size):
         rank = s.ranks[r]
         vector = vectors[r]
@@ -242,6 +243,7 @@ def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
         tokens = rank.prefill_tokens
         squares = rank.prefill_squares
         waiting = 0
+        wait_s = 0.0
         slots = spec.max_seqs - rank.running
         free = rank.free_blocks
         request = rank.waiting_head
@@ -252,8 +254,14 @@ def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
             if free < 0:
                 break
             waiting += 1
+            if q.generated == 0:
+                wait_s += now_s - q.arrival_s
             request = q.next
         prefilling = rank.running - rank.decode_seqs
+        for k in range(rank.running - prefilling, rank.running):  # they were admitted last
+            q = s.requests[s.batch[r, k]]
+            if q.generated == 0:
+                wait_s += now_s - q.arrival_s
         while request != NONE:  # the rest of the queue cannot be admitted
             q = s.requests[request]
             size = np.int64(q.prompt + q.generated)
@@ -264,5 +272,6 @@ def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
             costs.prefill_s_per_token * tokens + 0.5 * costs.attention_s_per_pair * squares
         )
         vector.prefill_requests = prefilling + waiting
-        vector.oldest_wait_s = max(0.0, s.clock[0].now_s - oldest_arrival_s(s, r))
+        vector.wait_s = wait_s
+        vector.oldest_wait_s = max(0.0, now_s - oldest_arrival_s(s, r))
         vector.capacity_bound = rank.capacity_bound

@@ -94,7 +94,7 @@ class _Run:
         self._state = memory.allocate(rank_engine, parts, requests, self._table)
         self._addresses = views.addresses(self._state)
         self._vectors = np.zeros(parts.ranks, VECTOR)
-        parts.budget.start(parts.ranks, parts.step_time)
+        parts.budget.start(parts.ranks, parts.step_time, config.max_num_batched_tokens)
         if parts.budget.is_static:
             self._set_limits(0)
 
