@@ -196,8 +196,7 @@ def main() -> None:
     text = table(runs.sort("kind", "load", "order", "seed"))
     print(text)
     if not quick:
-        head = (folder / "results.head.md").read_text()
-        (folder / "results.md").write_text(head + text)
+        (folder / "results.md").write_text(text.lstrip())
 
 
 if __name__ == "__main__":

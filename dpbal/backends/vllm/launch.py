@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 Method = Callable[..., Any]
 
 
+def coordinating(start: Method) -> Method:
+    """A start of the coordinator that forks it where the engines will be forked."""
+
+    @wraps(start)
+    def start_coordinator(self: Any, parallel_config: Any, *args: Any, **kwargs: Any) -> None:
+        if _is_emulated(parallel_config.distributed_executor_backend):
+            _fork_from_now_on()
+        start(self, parallel_config, *args, **kwargs)
+
+    return start_coordinator
+
+
 def starting(start: Method, settings: Settings) -> Method:
     """A start of engines that first checks that nothing will bypass dpbal.
 
@@ -36,9 +48,7 @@ def starting(start: Method, settings: Settings) -> Method:
         shared: dict[str, Exchange] = {REPORTS: settings.transport.create(ranks, dispatchers)}
         if is_emulated:
             vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
-            # vLLM's own default, which its CPU platform overrides for the sake of its workers:
-            # without them, engines start at once from the modules that are loaded here
-            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+            _fork_from_now_on()
             if settings.is_lockstep:
                 from dpbal.backends.vllm.barrier import Barrier
 
@@ -134,10 +144,18 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
         )
 
 
-def _is_emulated(executor_class: type) -> bool:
+def _is_emulated(executor: type | str | None) -> bool:
     from dpbal.backends.vllm.executor import EmulatedExecutor
 
-    return issubclass(executor_class, EmulatedExecutor)
+    if isinstance(executor, str):
+        return executor == f"{EmulatedExecutor.__module__}.{EmulatedExecutor.__qualname__}"
+    return executor is not None and issubclass(executor, EmulatedExecutor)
+
+
+def _fork_from_now_on() -> None:
+    # vLLM's own default, which its CPU platform overrides for the sake of its workers: without
+    # them, processes start at once from the modules that are loaded here
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
 
 
 def _remove(manager: Any) -> None:

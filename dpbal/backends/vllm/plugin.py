@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dpbal.backends.vllm.children import mortal_children
 from dpbal.backends.vllm.settings import CONFIG, REPORTS, Settings, address
 from dpbal.errors import ConfigError
 
@@ -34,10 +35,14 @@ def register() -> None:
 
 @contextmanager
 def installed(settings: Settings, make_front_end: FrontEndFactory) -> Iterator[None]:
-    """The plug-in for as long as the context lasts; afterwards vLLM is what it was."""
+    """The plug-in for as long as the context lasts; afterwards vLLM is what it was.
+
+    Engines that are forked meanwhile do not outlive this process.
+    """
     undo = install(settings, make_front_end)
     try:
-        yield
+        with mortal_children():
+            yield
     finally:
         for restore in reversed(undo):
             restore()
@@ -59,13 +64,15 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     _check_version()
     from vllm.config import SchedulerConfig
     from vllm.v1.engine import core_client
+    from vllm.v1.engine.coordinator import DPCoordinator
     from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
 
-    from dpbal.backends.vllm.launch import refusing_ray, shutting_down, starting
+    from dpbal.backends.vllm.launch import coordinating, refusing_ray, shutting_down, starting
     from dpbal.backends.vllm.scheduler import reporting
 
     places: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (SchedulerConfig, "get_scheduler_cls", reporting),
+        (DPCoordinator, "__init__", coordinating),
         (CoreEngineProcManager, "__init__", lambda start: starting(start, settings)),
         (CoreEngineProcManager, "shutdown", shutting_down),
         (CoreEngineActorManager, "__init__", refusing_ray),

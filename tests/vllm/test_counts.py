@@ -1,0 +1,119 @@
+"""Real engines and the simulator do the same work in the same steps, by count and not by clock."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+
+from tests.sweeps.commands import run
+
+pytestmark = pytest.mark.slow
+
+DILATION = 12
+"""So that a step lasts long enough for every arrival to fall into the step that it is meant for."""
+
+SHARED = ("group.ranks=2", "compare=false", "workload.load=null", "balancer=round_robin")
+
+
+def compare(folder: Path, *words: str) -> tuple[polars.DataFrame, polars.DataFrame]:
+    """Steps with work, and requests, of both backends; what they count must be equal."""
+    backends = {
+        "vllm": (f"backend.dilation={DILATION}",),
+        "simulator": ("transport=shm",),
+    }
+    steps, requests = {}, {}
+    for backend, own in backends.items():
+        line = (f"backend={backend}", *SHARED, *own, *words, f"hydra.run.dir={backend}")
+        code, _, error = run(folder, *line)
+        assert code == 0, error
+        rows = polars.read_parquet(folder / backend / "steps.parquet")
+        steps[backend] = rows.filter(polars.col("prefill_tokens") + polars.col("decode_seqs") > 0)
+        requests[backend] = polars.read_parquet(folder / backend / "requests.parquet")
+    counted = ["rank", "dispatcher", "prompt_tokens", "output_tokens", "cached_tokens"]
+    counted += ["preemptions", "outcome"]
+    assert requests["vllm"].select(counted).equals(requests["simulator"].select(counted))
+    counted = ["prefill_tokens", "decode_seqs", "next_tokens", "running", "preemptions"]
+    counted += ["kv_used_tokens"]
+    for rank in (0, 1):
+        ours, theirs = (
+            rows.filter(polars.col("rank") == rank).select(counted)
+            for rows in (steps["simulator"], steps["vllm"])
+        )
+        assert ours.equals(theirs), (
+            f"rank {rank}: {list(zip(ours.rows(), theirs.rows(), strict=False))}"
+        )
+    return steps["vllm"], requests["vllm"]
+
+
+def azure_trace(path: Path, rows: list[tuple[float, int, int]]) -> Path:
+    """A trace of (arrival_s, prompt, output) in Azure's format."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["TIMESTAMP", "ContextTokens", "GeneratedTokens"])
+        for at_s, prompt, output in rows:
+            writer.writerow([f"2023-11-16 18:00:{at_s:010.7f}", prompt, output])
+    return path
+
+
+def burst(requests: int, longest: int) -> list[tuple[float, int, int]]:
+    """One request, and many more while its first step runs."""
+    random = np.random.default_rng(1)
+    sizes = random.integers([20, 4], [longest, 24], (requests, 2)).tolist()
+    arrivals_s = [0.0, *(0.006 + 0.0002 * k for k in range(requests - 1))]
+    return [(at_s, *size) for at_s, size in zip(arrivals_s, sizes, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "profile"), [("independent", "llama31_8b_h200"), ("lockstep", "deepseek_v3_h200")]
+)
+def test_steps_preemptions_and_choices_are_equal(tmp_path: Path, kind: str, profile: str) -> None:
+    rows = [(0.0, 900, 12), *burst(40, 700)[1:]]
+    trace = azure_trace(tmp_path / "trace.csv", rows)
+    steps, requests = compare(
+        tmp_path,
+        f"group.kind={kind}",
+        f"profile={profile}",
+        "workload=azure_conv",
+        f"workload.path={trace}",
+        "backend.kv_capacity_tokens=2080",
+        "backend.max_num_batched_tokens=512",
+        "backend.prefix_cache=false",  # which would find what a preempted request left
+    )
+    assert requests["preemptions"].sum() > 0
+    assert steps["waiting"].to_numpy().max() > 0
+    assert steps["prefill_tokens"].sum() > requests["prompt_tokens"].sum()  # some was recomputed
+
+
+def test_prefix_hits_are_equal(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    lines: list[dict[str, Any]] = []
+    for number in range(24):
+        shared = int(random.integers(0, 4))
+        own = int(random.integers(1, 3))
+        hashes = [*range(shared), *(1000 + 10 * number + k for k in range(own))]
+        tail = int(random.integers(1, 512))
+        lines.append(
+            {
+                "timestamp": 0 if number == 0 else 20 + number // 8,
+                "input_length": 512 * len(hashes) - 512 + tail,
+                "output_length": int(random.integers(2, 12)),
+                "hash_ids": hashes,
+            }
+        )
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, requests = compare(
+        tmp_path,
+        "group.kind=independent",
+        "profile=llama31_8b_h200",
+        "workload=mooncake_conversation",
+        "workload.spread_bins=false",
+        f"workload.path={trace}",
+    )
+    assert requests["cached_tokens"].sum() > 0

@@ -1,0 +1,62 @@
+"""A server that dpbal cannot balance is refused before its engines start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dpbal.backends.vllm.settings import Settings
+from dpbal.errors import ConfigError
+from dpbal.modes import GroupKind
+from tests.vllm.settings import Serve, config
+
+
+@pytest.mark.parametrize(
+    ("parallel", "message"),
+    [
+        ({"enable_elastic_ep": True}, "leave out --enable-elastic-ep"),
+        ({"data_parallel_external_lb": True}, "leave out --data-parallel-external-lb"),
+        ({"data_parallel_size": 1}, "over 1 rank; type --data-parallel-size N"),
+        ({"data_parallel_size": 4}, "the ranks of one host, and 2 of 4 are on this one"),
+        (
+            {"data_parallel_size": 3, "data_parallel_size_local": 3},
+            "group.ranks is 2, but vLLM was asked for 3 ranks; set group.ranks to 3",
+        ),
+    ],
+)
+def test_servers_that_dpbal_cannot_balance_are_refused(
+    serve: Serve, parallel: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        serve(Settings(config()), **parallel)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"transport": {"name": "local"}},
+            "'local' exists in the simulator only; .*type transport=shm",
+        ),
+        ({"budget": {"name": "aligned"}}, "'aligned' exists in the simulator only; .*budget=fixed"),
+        ({"kind": GroupKind.lockstep}, "ranks of this model independently; .*to independent"),
+    ],
+)
+def test_configs_that_do_not_go_with_the_server_are_refused(
+    serve: Serve, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        serve(Settings(config(**changes)))
+
+
+def test_a_mixture_of_experts_is_no_independent_group(serve: Serve) -> None:
+    message = "steps the ranks of this model in lockstep; set group.kind to lockstep"
+    with pytest.raises(ConfigError, match=message):
+        serve(Settings(config()), GroupKind.lockstep)
+
+
+def test_the_rust_front_end_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(ConfigError, match="unset VLLM_USE_RUST_FRONTEND"):
+        serve(Settings(config()))
