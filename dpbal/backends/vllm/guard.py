@@ -35,9 +35,10 @@ def guarded(folder: Path) -> Iterator[None]:
 
 
 def kill_processes(folder: Path) -> None:
-    """Kill every process whose environment names a run's folder, other than this one.
+    """Kill every process that was started with an environment that names a run's folder.
 
-    Python's own tracker of shared resources is left alone; it ends with the process it serves.
+    Forked ones were not; they end with the process they were forked from. Python's own tracker of
+    shared resources is left alone; it ends with the process it serves.
     """
     import psutil
 

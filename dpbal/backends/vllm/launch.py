@@ -23,7 +23,7 @@ def coordinating(start: Method) -> Method:
 
     @wraps(start)
     def start_coordinator(self: Any, parallel_config: Any, *args: Any, **kwargs: Any) -> None:
-        if _is_emulated(parallel_config.distributed_executor_backend):
+        if is_emulated_by(parallel_config.distributed_executor_backend):
             _fork_from_now_on()
         start(self, parallel_config, *args, **kwargs)
 
@@ -40,7 +40,7 @@ def starting(start: Method, settings: Settings) -> Method:
     @wraps(start)
     def start_engines(self: Any, *args: Any, **kwargs: Any) -> None:
         vllm_config = kwargs["vllm_config"]
-        is_emulated = _is_emulated(kwargs["executor_class"])
+        is_emulated = is_emulated_by(kwargs["executor_class"])
         refuse(vllm_config, settings, is_emulated)
         parallel = vllm_config.parallel_config
         ranks = parallel.data_parallel_size
@@ -144,7 +144,8 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
         )
 
 
-def _is_emulated(executor: type | str | None) -> bool:
+def is_emulated_by(executor: type | str | None) -> bool:
+    """Whether an executor, or the path of one, is dpbal's without a model."""
     from dpbal.backends.vllm.executor import EmulatedExecutor
 
     if isinstance(executor, str):

@@ -14,6 +14,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from dpbal.backends.vllm.acknowledgement import acknowledge, detach
+from dpbal.backends.vllm.launch import is_emulated_by
 from dpbal.backends.vllm.recorder import Recorder
 from dpbal.backends.vllm.settings import RECORDS, REPORTS, Settings, address
 from dpbal.backends.vllm.tally import Tally
@@ -47,11 +48,12 @@ class Reporting(Scheduler):
         super().__init__(*args, **kwargs)
         settings = Settings.from_environment()
         rank = self.parallel_config.data_parallel_index
+        backend = self.parallel_config.distributed_executor_backend
         folder = os.environ.get(RECORDS)
         self._start_reporting(
             settings.transport.publisher(address(REPORTS), rank),
             settings.step_time,
-            settings.dilation,
+            settings.dilation if is_emulated_by(backend) else 1.0,
             Recorder(Path(folder), rank) if folder else None,
         )
 
