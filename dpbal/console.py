@@ -100,6 +100,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     emulation = summary["emulation"]
     if emulation is not None:
         share = emulation["late_share"]
+        if summary["pooled"] is not None:
+            lines.append("pooled is simulated: there is no such engine")
         lines.append(f"the host came late to {share:.1%} of steps{took}")
         if share > MOST_LATE:
             lines.append(
