@@ -15,8 +15,11 @@ from tests.sweeps.commands import run
 
 pytestmark = pytest.mark.slow
 
-DILATION = 12
+DILATION = 20
 """So that a step lasts long enough for every arrival to fall into the step that it is meant for."""
+
+FIRST = {"independent": 2, "lockstep": 1}
+"""Requests that arrive at once: one for each rank that starts by itself."""
 
 SHARED = ("group.ranks=2", "compare=false", "workload.load=null", "balancer=round_robin")
 
@@ -61,20 +64,20 @@ def azure_trace(path: Path, rows: list[tuple[float, int, int]]) -> Path:
     return path
 
 
-def burst(requests: int, longest: int) -> list[tuple[float, int, int]]:
-    """One request, and many more while its first step runs."""
+def burst(requests: int, longest: int, first: int) -> list[tuple[float, int, int]]:
+    """The first requests at once, and all others in the middle of their first step."""
     random = np.random.default_rng(1)
-    sizes = random.integers([20, 4], [longest, 24], (requests, 2)).tolist()
-    arrivals_s = [0.0, *(0.006 + 0.0002 * k for k in range(requests - 1))]
-    return [(at_s, *size) for at_s, size in zip(arrivals_s, sizes, strict=True)]
+    sizes = random.integers([20, 4], [longest, 24], (requests - first, 2)).tolist()
+    later_s = [0.004 + 0.0001 * k for k in range(requests - first)]
+    rest = [(at_s, *size) for at_s, size in zip(later_s, sizes, strict=True)]
+    return [(0.0, 900, 12)] * first + rest
 
 
 @pytest.mark.parametrize(
     ("kind", "profile"), [("independent", "llama31_8b_h200"), ("lockstep", "deepseek_v3_h200")]
 )
 def test_steps_preemptions_and_choices_are_equal(tmp_path: Path, kind: str, profile: str) -> None:
-    rows = [(0.0, 900, 12), *burst(40, 700)[1:]]
-    trace = azure_trace(tmp_path / "trace.csv", rows)
+    trace = azure_trace(tmp_path / "trace.csv", burst(40, 700, FIRST[kind]))
     steps, requests = compare(
         tmp_path,
         f"group.kind={kind}",
@@ -98,9 +101,11 @@ def test_prefix_hits_are_equal(tmp_path: Path) -> None:
         own = int(random.integers(1, 3))
         hashes = [*range(shared), *(1000 + 10 * number + k for k in range(own))]
         tail = int(random.integers(1, 512))
+        if number < FIRST["independent"]:  # their first step has room for all arrivals
+            hashes, tail = [1000 + 10 * number + k for k in range(5)], 100
         lines.append(
             {
-                "timestamp": 0 if number == 0 else 20 + number // 8,
+                "timestamp": 0 if number < FIRST["independent"] else 8 + number // 8,
                 "input_length": 512 * len(hashes) - 512 + tail,
                 "output_length": int(random.integers(2, 12)),
                 "hash_ids": hashes,
