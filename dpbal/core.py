@@ -32,6 +32,27 @@ REPORT = np.dtype(
 )
 """One load report: a fixed-size record, the same in shared memory, a gather and the simulator."""
 
+VECTOR = np.dtype(
+    [
+        ("decode_s", np.float64),  # local seconds of the decodes this rank has, 0 for none
+        ("decode_seqs", np.int64),
+        ("prefill_s", np.float64),  # queued prefill seconds that slots and KV would admit
+        ("prefill_tokens", np.int64),  # the tokens of it
+        ("prefill_requests", np.int64),  # admissible requests without a first token
+        ("wait_s", np.float64),  # their ages, added up
+        ("oldest_wait_s", np.float64),  # age of the oldest of them
+        (
+            "capacity_bound",
+            np.int64,
+        ),  # 1 where a step without a limit of tokens left requests waiting
+        ("step_s", np.float64),  # how long the last step took the group, 0 before the first
+        ("done_prefill_s", np.float64),  # what the profile says its prefill in that step took
+        ("done_decode_s", np.float64),  # and its decodes
+        ("done_tokens", np.int64),  # tokens of both
+    ]
+)
+"""What one rank tells the others before a step. Every rank uses the same version of all of them."""
+
 
 def column(field: str) -> int:
     """Column of a field of ``REPORT`` in ``LoadTable.integers`` and ``LoadTable.floats``."""

@@ -2,7 +2,7 @@
 
 numba notices a change only in the file that defines a function, not in the files of the functions
 it calls. So what was compiled is kept in a folder named after the text of all files that define
-compiled functions or the records that these work on.
+compiled functions, what these are made of, or the records and memory that they work on.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MARKS = (b"njit", b"intrinsic", b"np.dtype(", b"WORD_BYTES")
+"""What shows that compiled functions are made of what a file says."""
+
 
 def _cache_folder() -> Path:
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         text = source.read_bytes()
-        if b"njit" in text or b"np.dtype(" in text:
+        if any(mark in text for mark in MARKS):
             digest.update(text)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base, "dpbal", "compiled", digest.hexdigest())

@@ -1,4 +1,4 @@
-"""Microseconds of publishing a report and of reading all ranks', beside a manager's dictionary."""
+"""Microseconds of publishing and reading through shared memory, beside a manager's dictionary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import multiprocessing
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter_ns
@@ -13,20 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dpbal.core import LoadTable
-from dpbal.transports import Shm
+from dpbal.core import VECTOR, LoadTable
+from dpbal.transports import Shm, Vectors
 
 TARGET_US = 5.0
 """Most microseconds p50, of a publication and of a read."""
 
 TARGET_RANKS = 8
 
-SHM, MANAGER = "shm", "multiprocessing.Manager"
+SHM, VECTORS, MANAGER = "shm", "shm, budget vectors", "multiprocessing.Manager"
+TRANSPORTS = (SHM, VECTORS, MANAGER)
 PUBLISH, READ_NEW, READ_SAME = "publish", "read, all new", "read, none new"
 
 DESCRIPTION = (
     "ranks publish in one process, each one report in turn; then the dispatcher in another reads "
-    "all of them, and once more with nothing new. The manager's dictionary holds the same numbers"
+    "all of them, and once more with nothing new. The manager's dictionary holds the same numbers. "
+    "Budget vectors: the first rank reads those of all for a step, and asks for the next in vain"
 )
 
 
@@ -60,32 +64,49 @@ class ShmRow:
 
 
 class _Ends(NamedTuple):
-    """How to reach the ranks' process, and to read what they published."""
+    """How to reach the ranks' process, and to read what they published.
+
+    Attributes:
+        ranks: Takes the name of a transport, and gives the nanoseconds of each publication.
+        read: Of the transports of reports, how to read them.
+        first: The end of the first rank for budget vectors, which is in this process.
+        vectors: Room for those of all ranks.
+        steps: That ranks have published so far.
+    """
 
     ranks: Connection
     read: dict[str, Callable[[], object]]
+    first: Vectors
+    vectors: np.ndarray
+    steps: list[int]
+
+    def looks(self, transport: str) -> tuple[Callable[[], object], Callable[[], object]]:
+        """A look at what has just been published, and one with nothing new."""
+        if transport != VECTORS:
+            return self.read[transport], self.read[transport]
+        read, step = self.first.read, self.steps[-1]
+        return partial(read, 0, step, self.vectors), partial(read, 0, step + 1, self.vectors)
 
 
 def measure(ranks: int, repeats: int, rounds: int) -> list[ShmRow]:
-    """Time both transports in turn, in each repeat ``rounds`` times all ranks and two reads."""
+    """Time all transports in turn, in each repeat ``rounds`` times all ranks and two reads."""
     operations = (PUBLISH, READ_NEW, READ_SAME)
     elapsed_ns: dict[tuple[str, str], list[list[int]]] = {
-        (name, what): [] for name in (SHM, MANAGER) for what in operations
+        (name, what): [] for name in TRANSPORTS for what in operations
     }
     with _group(ranks) as ends:
-        for transport in ends.read:  # compile, connect
+        for transport in TRANSPORTS:  # compile, connect
             _round(ends, transport, 10)
         for _ in range(repeats):
-            for transport in ends.read:
-                for operation, took in zip(
-                    operations, _round(ends, transport, rounds), strict=True
-                ):
+            for transport in TRANSPORTS:
+                took_ns = _round(ends, transport, rounds)
+                for operation, took in zip(operations, took_ns, strict=True):
                     elapsed_ns[transport, operation].append(took)
     p50_us = {key: [float(np.median(r)) / 1e3 for r in runs] for key, runs in elapsed_ns.items()}
     rows = []
     for (transport, operation), runs in elapsed_ns.items():
         own = p50_us[transport, operation]
-        has_target = transport == SHM and ranks == TARGET_RANKS
+        has_target = transport != MANAGER and ranks == TARGET_RANKS
         rows.append(
             ShmRow(
                 transport,
@@ -104,18 +125,24 @@ def measure(ranks: int, repeats: int, rounds: int) -> list[ShmRow]:
 
 
 def _round(ends: _Ends, transport: str, rounds: int) -> tuple[list[int], list[int], list[int]]:
-    read = ends.read[transport]
     published: list[int] = []
     new: list[int] = []
     same: list[int] = []
     for _ in range(rounds):
         ends.ranks.send(transport)
         published += ends.ranks.recv()
-        for took in (new, same):
-            before_ns = perf_counter_ns()
-            read()
-            took.append(perf_counter_ns() - before_ns)
+        if transport == VECTORS:  # the first rank is here
+            ends.steps.append(len(ends.steps))
+            published.append(_took_ns(partial(ends.first.publish, 0, ends.steps[-1])))
+        for look, took in zip(ends.looks(transport), (new, same), strict=True):
+            took.append(_took_ns(look))
     return published, new, same
+
+
+def _took_ns(call: Callable[[], object]) -> int:
+    before_ns = perf_counter_ns()
+    call()
+    return perf_counter_ns() - before_ns
 
 
 @contextmanager
@@ -132,8 +159,13 @@ def _group(ranks: int) -> Iterator[_Ends]:
             process.start()
             theirs.close()
             subscriber = Shm().subscriber(exchange.address, LoadTable(ranks))
+            first = Shm().vectors(exchange.address, 0)
             try:
-                yield _Ends(ours, {SHM: subscriber.refresh, MANAGER: shared.copy})
+                reads: dict[str, Callable[[], object]] = {
+                    SHM: subscriber.refresh,
+                    MANAGER: shared.copy,
+                }
+                yield _Ends(ours, reads, first, np.zeros(ranks, VECTOR), [])
             finally:
                 ours.close()  # which ends the process
                 process.join()
@@ -146,19 +178,20 @@ def _publish_when_told(
 ) -> None:
     """Be all ranks: publish once for each when a message comes, and answer what that took."""
     publishers = [Shm().publisher(address, rank) for rank in range(ranks)]
+    others = [Shm().vectors(address, rank) for rank in range(1, ranks)]
+    steps = count()
     while True:
         try:
             transport = told.recv()
         except EOFError:
             return
-        elapsed_ns = []
-        for rank, publisher in enumerate(publishers):
+        publish: list[Callable[[], object]] = []
+        if transport == VECTORS:
+            step = next(steps)
+            publish = [partial(other.publish, 0, step) for other in others]
+        for rank, publisher in enumerate(publishers if transport != VECTORS else []):
             publisher.report["running"] += 1
             numbers = [*publisher.report[0].tolist(), 0, 0]
-            before_ns = perf_counter_ns()
-            if transport == SHM:
-                publisher.publish()
-            else:
-                shared[rank] = numbers
-            elapsed_ns.append(perf_counter_ns() - before_ns)
-        told.send(elapsed_ns)
+            by_manager = partial(shared.__setitem__, rank, numbers)
+            publish.append(publisher.publish if transport == SHM else by_manager)
+        told.send([_took_ns(one) for one in publish])

@@ -139,8 +139,9 @@ def shm(rows: Sequence[ShmRow]) -> None:
         if row.target_us is not None:
             word = "met" if row.p50_us <= row.target_us else "MISSED"
             say(
-                f"{word}: {row.operation}, {row.ranks} ranks: p50 {row.p50_us:.2f} us of "
-                f"{row.target_us:.0f} us (best repeat {row.p50_us_min:.2f})"
+                f"{word}: {row.transport}, {row.operation}, {row.ranks} ranks: "
+                f"p50 {row.p50_us:.2f} us of {row.target_us:.0f} us "
+                f"(best repeat {row.p50_us_min:.2f})"
             )
 
 

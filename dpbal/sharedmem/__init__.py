@@ -8,6 +8,6 @@
 from __future__ import annotations
 
 from dpbal.sharedmem.ending import when_gone
-from dpbal.sharedmem.segment import LINE_BYTES, Segment, SharedMemoryError, sweep
+from dpbal.sharedmem.segment import LINE_BYTES, WORD_BYTES, Segment, SharedMemoryError, sweep
 
-__all__ = ["LINE_BYTES", "Segment", "SharedMemoryError", "sweep", "when_gone"]
+__all__ = ["LINE_BYTES", "WORD_BYTES", "Segment", "SharedMemoryError", "sweep", "when_gone"]

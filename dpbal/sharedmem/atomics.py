@@ -1,7 +1,8 @@
-"""Atomic loads, stores and fences on addresses of int64 words, for functions under ``njit``.
+"""Atomic loads, stores, additions and fences on int64 words, for functions under ``njit``.
 
 The orders are those of C11; LLVM makes of them what the processor needs: plain moves on x86-64,
-``ldar``, ``stlr`` and ``dmb`` on ARM64. An address must be a multiple of 8.
+``ldar``, ``stlr`` and ``dmb`` on ARM64, and for an addition one locked instruction or a loop. An
+address must be a multiple of 8.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from dpbal.sharedmem.segment import WORD_BYTES
+
 _WORD = ir.IntType(64)
-_WORD_BYTES = 8
 
 
 def _load(ordering: str) -> Callable[[int], int]:
     def load(context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = builder.inttoptr(args[0], _WORD.as_pointer())
-            return builder.load_atomic(pointer, ordering, _WORD_BYTES)
+            return builder.load_atomic(pointer, ordering, WORD_BYTES)
 
         return types.int64(types.int64), generate
 
@@ -33,12 +35,24 @@ def _store(ordering: str) -> Callable[[int, int], None]:
     def store(context: Any, address: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = builder.inttoptr(args[0], _WORD.as_pointer())
-            builder.store_atomic(args[1], pointer, ordering, _WORD_BYTES)
+            builder.store_atomic(args[1], pointer, ordering, WORD_BYTES)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), generate
 
     compiled: Callable[[int, int], None] = intrinsic(store)
+    return compiled
+
+
+def _add(ordering: str) -> Callable[[int, int], int]:
+    def add(context: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], _WORD.as_pointer())
+            return builder.atomic_rmw("add", pointer, args[1], ordering)
+
+        return types.int64(types.int64, types.int64), generate
+
+    compiled: Callable[[int, int], int] = intrinsic(add)
     return compiled
 
 
@@ -65,6 +79,9 @@ store_release = _store("release")
 
 store_relaxed = _store("monotonic")
 """Put a word at an address, whole, in no particular order with others."""
+
+add = _add("seq_cst")
+"""Add to the word at an address whatever others add to it meanwhile; the word before."""
 
 fence_acquire = _fence("acquire")
 """Loads before it are done before any load or store after it."""

@@ -32,6 +32,9 @@ FOLDER = Path("/dev/shm")
 LINE_BYTES = 128
 """What concurrent writers keep apart: two cache lines, since processors fetch them in pairs."""
 
+WORD_BYTES = 8
+"""What is loaded and stored whole, an int64."""
+
 _HEADER = b"dpbal segment 1\n".ljust(LINE_BYTES, b"\0")
 _UNFINISHED = ".new"
 _UNFINISHED_S = 60.0

@@ -1,8 +1,9 @@
-"""Ways for load reports to travel; importing this package registers them all."""
+"""Ways for load reports and budget vectors to travel; importing this package registers them all."""
 
 from __future__ import annotations
 
 from dpbal.transports.base import (
+    RING,
     TRANSPORTS,
     Exchange,
     ProcessTransport,
@@ -10,12 +11,14 @@ from dpbal.transports.base import (
     Subscriber,
     Timing,
     Transport,
+    Vectors,
 )
 from dpbal.transports.delayed import Delayed
 from dpbal.transports.local import Local
 from dpbal.transports.shm import Shm
 
 __all__ = [
+    "RING",
     "TRANSPORTS",
     "Delayed",
     "Exchange",
@@ -26,4 +29,5 @@ __all__ = [
     "Subscriber",
     "Timing",
     "Transport",
+    "Vectors",
 ]

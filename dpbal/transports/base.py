@@ -1,4 +1,4 @@
-"""What every transport is: a way for load reports to travel, and the timing it has."""
+"""What every transport is: a way for load reports and budget vectors to travel, and its timing."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ class Transport(ABC):
 
 TRANSPORTS: Registry[Transport] = Registry("transport")
 
+RING = 8
+"""Steps of a wave for which a rank's budget vectors are kept."""
+
 
 class Publisher(ABC):
     """A rank's end of a transport between processes.
@@ -88,6 +91,51 @@ class Subscriber(ABC):
         """Look no more."""
 
 
+class Vectors(ABC):
+    """A rank's end of the exchange of budget vectors between processes.
+
+    Each step every rank publishes what the others are to know of it, as the version (wave, step),
+    and reads one version of all ranks. The last ``RING`` steps of each rank's wave can be read.
+
+    A rank that starts, or closes, makes void what all have published until then. So the vectors of
+    one read are always of one set of processes, and none is of one that has been replaced.
+
+    Attributes:
+        own: ``VECTOR[1]``, what this rank publishes next.
+    """
+
+    own: np.ndarray
+
+    @abstractmethod
+    def publish(self, wave: int, step: int) -> None:
+        """Let all ranks read ``own`` as this version; in a wave, steps only grow.
+
+        Raises:
+            ValueError: After ``close``.
+        """
+
+    @abstractmethod
+    def read(self, wave: int, step: int, vectors: np.ndarray) -> bool:
+        """Fill ``vectors`` with exactly this version of every rank.
+
+        Args:
+            wave: Of the version.
+            step: Likewise.
+            vectors: ``VECTOR[ranks]``.
+
+        Returns:
+            False, with ``vectors`` as it was, unless all ranks have the version: one has not
+            published it yet or has overwritten it, or one has started or closed since.
+
+        Raises:
+            ValueError: If ``vectors`` has another size.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """The rank publishes no more; a second call does nothing."""
+
+
 class Exchange(ABC):
     """The place where the publishers and subscribers of one group meet, held by its owner.
 
@@ -127,4 +175,12 @@ class ProcessTransport(Transport):
 
         Raises:
             DpbalError: If there is nothing at the address, or the table has another size.
+        """
+
+    @abstractmethod
+    def vectors(self, address: str, rank: int) -> Vectors:
+        """The end of a rank for budget vectors, beside its publisher or without one.
+
+        Raises:
+            DpbalError: If there is nothing at the address, no such rank, or the rank has one.
         """

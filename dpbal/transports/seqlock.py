@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from dpbal.jit import njit
+from dpbal.sharedmem import WORD_BYTES
 from dpbal.sharedmem.atomics import (
     fence_acquire,
     fence_release,
@@ -29,15 +30,14 @@ from dpbal.transports.slots import (
     SERVING,
     STATE,
     VERSION,
-    WORD_BYTES,
 )
 
 TRIES = 1000
 """Looks at a slot, some microseconds, before its writer counts as stuck in the midst of a write."""
 
-SEQUENCE, SEEN_STATE, SEEN_NS, STUCK = 0, 1, 2, 3
-"""Rows of what a reader keeps of each rank: the sequence word, state and time of its copy, and
-whether there may be a newer one that it could not read."""
+SEQUENCE, SEEN_STATE, SEEN_NS = 0, 1, 2
+"""Rows of what a reader keeps of each rank: the sequence word of its last look, which is odd where
+there may be a newer report that it could not read, and state and time of its copy."""
 
 UNCHANGED, CHANGED, STATES_CHANGED = 0, 1, 2
 """What a look at all slots can find."""
@@ -129,7 +129,7 @@ def refresh(
         received_sequence: Likewise.
         generation: Likewise; raised if anything is new.
         record: ``int64[record_words]``, to copy a slot into.
-        kept: ``int64[4, ranks]``, see ``SEQUENCE``.
+        kept: ``int64[3, ranks]``, see ``SEQUENCE``.
     """
     found = UNCHANGED
     dispatchers = received_epoch.shape[1]
@@ -139,7 +139,6 @@ def refresh(
             continue
         sequence = read(slot, record, TRIES)
         kept[SEQUENCE, rank] = sequence
-        kept[STUCK, rank] = sequence & 1
         if sequence & 1:
             continue
         found = max(found, CHANGED)

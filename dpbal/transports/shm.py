@@ -18,7 +18,8 @@ from dpbal.transports.base import (
     Subscriber,
     Timing,
 )
-from dpbal.transports.slots import CLOSED, EPOCH, HEADER_WORDS, SHAPE, Slots
+from dpbal.transports.shm_vectors import ShmVectors
+from dpbal.transports.slots import CLOSED, EPOCH, HEADER_WORDS, Slots, find
 
 
 @TRANSPORTS.register("shm")
@@ -37,7 +38,7 @@ class Shm(ProcessTransport):
         return Timing()
 
     def create(self, ranks: int, dispatchers: int) -> ShmExchange:
-        """Make the slots of a group.
+        """Make the slots and rings of a group.
 
         Raises:
             ConfigError: For a group without ranks or dispatchers.
@@ -66,9 +67,17 @@ class Shm(ProcessTransport):
         """
         return ShmSubscriber(address, table)
 
+    def vectors(self, address: str, rank: int) -> ShmVectors:
+        """The end of a rank for budget vectors; one at a time, as for reports.
+
+        Raises:
+            SharedMemoryError: If there is nothing at the address, no such rank, or it has one.
+        """
+        return ShmVectors(address, rank)
+
 
 class ShmExchange(Exchange):
-    """The slots of a group; they are there until their owner closes them or ends."""
+    """The slots and rings of a group; they are there until their owner closes them or ends."""
 
     def __init__(self, slots: Slots) -> None:
         self._segment = Segment.create("loads", slots.size)
@@ -86,11 +95,8 @@ class ShmPublisher(Publisher):
     def __init__(self, address: str, rank: int) -> None:
         from dpbal.transports import seqlock
 
-        segment, slots = _open(address)
-        if not 0 <= rank < slots.ranks:
-            raise SharedMemoryError(
-                f"there is no rank {rank} at {address}, which has 0 to {slots.ranks - 1}"
-            )
+        segment, slots = find(address)
+        slots.check(rank, address)
         if not segment.claim(rank):
             raise SharedMemoryError(
                 f"rank {rank} at {address} has a publisher already, in this process or another; "
@@ -132,7 +138,7 @@ class ShmSubscriber(Subscriber):
     def __init__(self, address: str, table: LoadTable) -> None:
         from dpbal.transports import seqlock
 
-        segment, slots = _open(address)
+        segment, slots = find(address)
         if table.received_sequence.shape != slots:
             ranks, dispatchers = table.received_sequence.shape
             raise SharedMemoryError(
@@ -141,7 +147,7 @@ class ShmSubscriber(Subscriber):
             )
         self._segment = segment
         self._table = table
-        self._kept = np.zeros((4, slots.ranks), np.int64)
+        self._kept = np.zeros((3, slots.ranks), np.int64)
         self._closed = np.zeros(slots.ranks, np.bool_)
         self._refresh = seqlock.refresh
         self._arguments = (
@@ -156,7 +162,7 @@ class ShmSubscriber(Subscriber):
         )
         self._states_changed = seqlock.STATES_CHANGED
         self._states, self._seen_ns = self._kept[seqlock.SEEN_STATE], self._kept[seqlock.SEEN_NS]
-        self._stuck = self._kept[seqlock.STUCK]
+        self._sequences = self._kept[seqlock.SEQUENCE]
         self.refresh()
 
     @property
@@ -166,7 +172,7 @@ class ShmSubscriber(Subscriber):
         Their writer died in the midst of a write, or was kept from running there; the report before
         stands.
         """
-        stuck: np.ndarray = self._stuck.astype(np.bool_)
+        stuck: np.ndarray = self._sequences % 2 == 1
         return stuck
 
     def refresh(self) -> None:
@@ -186,17 +192,6 @@ class ShmSubscriber(Subscriber):
     def close(self) -> None:
         """Look no more."""
         self._segment.close()
-
-
-def _open(address: str) -> tuple[Segment, Slots]:
-    segment = Segment.attach(address)
-    shape, ranks, dispatchers, _ = segment.array(np.int64, (HEADER_WORDS,)).tolist()
-    if shape != SHAPE:
-        raise SharedMemoryError(
-            f"shared memory {address} holds no load reports of this version of dpbal; "
-            "give the address of a transport's exchange, and all processes one version"
-        )
-    return segment, Slots(ranks, dispatchers)
 
 
 def _leave(segment: Segment, slot: int) -> None:

@@ -1,4 +1,4 @@
-"""Where in shared memory each rank's report lies, and what lies there."""
+"""Where in shared memory each rank's report and budget vectors lie, and what lies there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dpbal.core import REPORT, column
-from dpbal.sharedmem import LINE_BYTES
-
-WORD_BYTES = 8
+from dpbal.core import REPORT, VECTOR, column
+from dpbal.sharedmem import LINE_BYTES, WORD_BYTES, Segment, SharedMemoryError
+from dpbal.transports.base import RING
 
 STATE = 0
 """First word of a record: one of the three below."""
@@ -27,17 +26,29 @@ REPORT_WORDS = len(REPORT.names or ())
 EPOCH = REPORT_START + column("epoch")
 VERSION = REPORT_START + column("version")
 
+ERA, WAVE, STEP = 0, 1, 2
+"""First words of an entry of a ring: what was the era when it was published, and its version."""
+
+VECTOR_START = 3
+VECTOR_WORDS = len(VECTOR.names or ())
+
 HEADER_WORDS = 4
-SHAPE = zlib.crc32(repr(REPORT.descr).encode())
-"""Differs where a report's fields do, which is between versions of dpbal."""
+SHAPE = zlib.crc32(repr((REPORT.descr, VECTOR.descr)).encode())
+"""Differs where fields do, which is between versions of dpbal."""
+
+ERA_START = HEADER_WORDS * WORD_BYTES
+"""Where in the memory the era is counted. It changes when a rank takes or gives up its ring, and
+nothing that was published in another can be read."""
 
 
 class Slots(NamedTuple):
     """The shape of a group's shared memory.
 
-    A header line holds ``SHAPE``, the two numbers here and the bytes of a slot. A slot for each
-    rank follows, on lines of its own: a sequence word, then the record: state, time, report, and
-    of every dispatcher the epoch and then the highest sequence that the rank has received.
+    A header line holds ``SHAPE``, the two numbers here, the bytes of a slot, and the era. A slot
+    for each rank follows, on lines of its own: a sequence word, then the record: state, time,
+    report, and of every dispatcher the epoch and then the highest sequence that the rank has
+    received. Then comes a ring for each rank: ``RING`` entries on lines of their own, that of a
+    step at ``step % RING``: a sequence word, then era, wave, step and the budget vector.
 
     Attributes:
         ranks: Number of ranks in the group.
@@ -55,13 +66,17 @@ class Slots(NamedTuple):
     @property
     def slot_bytes(self) -> int:
         """Bytes from one slot to the next."""
-        lines = -(-(1 + self.record_words) * WORD_BYTES // LINE_BYTES)
-        return lines * LINE_BYTES
+        return _on_lines(self.record_words)
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes from one entry of a ring to the next."""
+        return _on_lines(VECTOR_START + VECTOR_WORDS)
 
     @property
     def size(self) -> int:
         """Bytes of all."""
-        return self.start(self.ranks)
+        return self.ring_start(self.ranks)
 
     @property
     def header(self) -> list[int]:
@@ -72,6 +87,10 @@ class Slots(NamedTuple):
         """Bytes from the start of the memory to a rank's slot."""
         return LINE_BYTES + rank * self.slot_bytes
 
+    def ring_start(self, rank: int) -> int:
+        """Bytes from the start of the memory to a rank's ring."""
+        return self.start(self.ranks) + rank * RING * self.entry_bytes
+
     def split(self, record: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Views of a record: ``REPORT[1]``, epochs and sequences received by dispatcher."""
         received = REPORT_START + REPORT_WORDS
@@ -80,3 +99,35 @@ class Slots(NamedTuple):
             record[received : received + self.dispatchers],
             record[received + self.dispatchers :],
         )
+
+    def check(self, rank: int, address: str) -> None:
+        """Check a rank's number.
+
+        Raises:
+            SharedMemoryError: If there is no such rank.
+        """
+        if not 0 <= rank < self.ranks:
+            raise SharedMemoryError(
+                f"there is no rank {rank} at {address}, which has 0 to {self.ranks - 1}"
+            )
+
+
+def find(address: str) -> tuple[Segment, Slots]:
+    """The shared memory of a group, and its shape.
+
+    Raises:
+        SharedMemoryError: If there is none, or it holds something else.
+    """
+    segment = Segment.attach(address)
+    shape, ranks, dispatchers, _ = segment.array(np.int64, (HEADER_WORDS,)).tolist()
+    if shape != SHAPE:
+        raise SharedMemoryError(
+            f"shared memory {address} holds no load reports of this version of dpbal; "
+            "give the address of a transport's exchange, and all processes one version"
+        )
+    return segment, Slots(ranks, dispatchers)
+
+
+def _on_lines(words: int) -> int:
+    """Bytes of a sequence word and a record of so many words, on lines of their own."""
+    return -(-(1 + words) * WORD_BYTES // LINE_BYTES) * LINE_BYTES

@@ -9,7 +9,7 @@ import pytest
 from dpbal.balancers import BALANCERS
 from dpbal.bench import machine
 from dpbal.bench.cli import main
-from dpbal.bench.shm import MANAGER, PUBLISH, READ_NEW, READ_SAME, SHM
+from dpbal.bench.shm import MANAGER, PUBLISH, READ_NEW, READ_SAME, TRANSPORTS
 from dpbal.bench.subjects import VLLM_LOOP, DispatcherSubject, VllmLoop
 from dpbal.bench.traffic import HELD_PER_RANK, RankLoad, Traffic
 from dpbal.composition import compose
@@ -106,7 +106,7 @@ def test_shm_has_a_row_for_every_operation_beside_a_manager(
     report = measured(tmp_path, "shm", "--ranks", "3", "--repeats", "2", "--rounds", "4")
     rows = {(row["transport"], row["operation"]): row for row in report["rows"]}
     operations = (PUBLISH, READ_NEW, READ_SAME)
-    assert list(rows) == [(name, what) for name in (SHM, MANAGER) for what in operations]
+    assert list(rows) == [(name, what) for name in TRANSPORTS for what in operations]
     for (name, what), row in rows.items():
         assert row["calls"] == 2 * 4 * (3 if what == PUBLISH else 1)
         assert 0 < row["p50_us_min"] <= row["p50_us"] <= row["p50_us_max"]
