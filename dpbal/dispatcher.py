@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dpbal.balancers.base import Balancer
 from dpbal.core import LoadTable, Placement, Request, View
 from dpbal.errors import ConfigError
@@ -58,6 +60,19 @@ class Dispatcher:
             )
         prefill_s = self._step_time.prefill_s(request.prompt_tokens)
         return Placement(rank, ledger.charge(request, rank, prefill_s))
+
+    def dispatch_together(
+        self, waiting: Sequence[Request], now: float
+    ) -> list[tuple[Request, Placement]]:
+        """Choose ranks for requests that were held until ``now``, in the balancer's order.
+
+        Returns:
+            Each request with its placement, in the order in which ranks must receive them.
+
+        Raises:
+            ConfigError: If a request is pinned to a rank that does not exist.
+        """
+        return [(request, self.dispatch(request, now)) for request in self.balancer.order(waiting)]
 
     def finish(self, request_id: int | str) -> None:
         """A request has ended: finished, aborted, rejected, disconnected or timed out."""

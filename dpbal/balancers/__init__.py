@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dpbal.balancers.base import BALANCERS, Balancer
+from dpbal.balancers.decode_margin import DecodeMargin
 from dpbal.balancers.least_load import LeastLoad, Ties
 from dpbal.balancers.power_of_two import PowerOfTwo
 from dpbal.balancers.random import Random
@@ -14,6 +15,7 @@ from dpbal.balancers.vllm_native import VllmNative
 __all__ = [
     "BALANCERS",
     "Balancer",
+    "DecodeMargin",
     "LeastLoad",
     "PowerOfTwo",
     "Random",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +38,14 @@ class Balancer(ABC):
     @abstractmethod
     def choose(self, request: Request, view: View) -> int:
         """Rank for ``request``, one of those selectable in ``view``."""
+
+    def order(self, waiting: Sequence[Request]) -> Sequence[Request]:
+        """In which order ranks are chosen for requests that are released together.
+
+        ``choose`` sees those before in flight. They come in the order of their arrival, and so
+        they stay unless a rule does better.
+        """
+        return waiting
 
 
 BALANCERS: Registry[Balancer] = Registry("balancer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dpbal.signals.base import SIGNALS, Signal, Unit
+from dpbal.signals.decode_load import DecodeLoad
 from dpbal.signals.decode_work import DecodeWork
 from dpbal.signals.get_load import GetLoad
 from dpbal.signals.holding_tokens import HoldingTokens
@@ -13,6 +14,7 @@ from dpbal.signals.sum import Sum
 
 __all__ = [
     "SIGNALS",
+    "DecodeLoad",
     "DecodeWork",
     "GetLoad",
     "HoldingTokens",

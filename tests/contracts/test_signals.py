@@ -12,12 +12,17 @@ from dpbal.core import REPORT, LoadTable, Request, View
 from dpbal.dispatcher import Dispatcher
 from dpbal.errors import ConfigError
 from dpbal.ledger import Ledger
-from dpbal.signals import SIGNALS, InFlightSignal, Signal, Sum, Unit
+from dpbal.signals import SIGNALS, DecodeLoad, InFlightSignal, Signal, Sum, Unit
 from dpbal.signals.base import Reported
 from dpbal.step_time import StepTime
 
 NAMES = sorted(SIGNALS)
-STEP_TIME = StepTime(prefill_s_per_token=1e-3, attention_s_per_pair=1e-6)
+STEP_TIME = StepTime(
+    prefill_s_per_token=1e-3,
+    attention_s_per_pair=1e-6,
+    decode_s_per_seq=2e-5,
+    kv_s_per_token=3e-8,
+)
 
 
 def view_of(signal: Signal, ranks: int = 4, dispatched: int = 6) -> View:
@@ -94,6 +99,18 @@ def test_reported_signals_add_their_fields(name: str, fields: list[str], unit: U
     expected = np.sum([view.reports[name] for name in fields], axis=0)
     assert signal.load(view).tolist() == expected.tolist()
     assert signal.counts is unit
+
+
+def test_decode_load_is_what_decoding_all_that_was_given_takes() -> None:
+    signal = DecodeLoad()
+    view = view_of(signal)
+    seqs = view.reports["running"] + view.reports["waiting"] + IN_FLIGHT[Unit.requests]
+    tokens = view.reports["holding_tokens"] + IN_FLIGHT[Unit.tokens]
+    expected = [
+        STEP_TIME.decode_s(s, t) for s, t in zip(seqs.tolist(), tokens.tolist(), strict=True)
+    ]
+    assert signal.load(view) == pytest.approx(expected)
+    assert signal.counts is Unit.seconds
 
 
 @pytest.mark.parametrize("unit", list(Unit))

@@ -1,0 +1,59 @@
+"""Requests, reports and loads as a test of balancers gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dpbal.core import LoadTable, Request, View
+from dpbal.dispatcher import Dispatcher
+from dpbal.ledger import Ledger
+from dpbal.signals import Signal, Unit
+from dpbal.step_time import StepTime
+
+STEP_TIME = StepTime(
+    prefill_s_per_token=1e-4,
+    attention_s_per_pair=1e-8,
+    decode_s_per_seq=2e-5,
+    kv_s_per_token=3e-8,
+)
+
+
+@dataclass
+class Given(Signal):
+    """Loads as the test gives them, and how often they were asked for."""
+
+    loads: list[float] = field(default_factory=list)
+    asked: int = 0
+
+    @property
+    def counts(self) -> Unit:
+        return Unit.tokens
+
+    def load(self, view: View) -> np.ndarray:
+        self.asked += 1
+        return np.array(self.loads, float)
+
+
+def request(number: int, tokens: int = 100) -> Request:
+    return Request(id=number, arrival_s=0.0, prompt_tokens=tokens, max_tokens=10)
+
+
+def report(table: LoadTable, rank: int, **fields: float) -> None:
+    """Publish a report of one rank that covers nothing."""
+    table.reports[rank]["epoch"] = 1
+    table.reports[rank]["version"] += 1
+    table.reports[rank]["kv_capacity_tokens"] = 10_000
+    for name, value in fields.items():
+        table.reports[rank][name] = value
+    table.update_selectable()
+
+
+def view_of(table: LoadTable, loads: list[float]) -> View:
+    ledger = Ledger(table.ranks)
+    return View(table, ledger.in_flight, ledger.outstanding, Given(loads), STEP_TIME)
+
+
+def ranks_chosen(dispatcher: Dispatcher, count: int) -> list[int]:
+    return [dispatcher.dispatch(request(i), now=0.0).rank for i in range(count)]
