@@ -42,6 +42,7 @@ def pooled_backend(backend: Simulator, ranks: int) -> Simulator:
         max_num_batched_tokens=backend.max_num_batched_tokens * ranks,
         max_num_seqs=backend.max_num_seqs * ranks,
         kv_capacity_tokens=None if capacity is None else capacity * ranks,
+        hold=False,
     )
 
 

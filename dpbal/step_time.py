@@ -71,6 +71,17 @@ def common_s(
     return seconds + mixed_penalty_s if is_mixed else seconds
 
 
+def queued_s(
+    prefill_s_per_token: float, attention_s_per_pair: float, tokens: float, squares: float
+) -> float:
+    """Seconds of local time that prefill still to come takes, of any number of requests.
+
+    ``squares`` is the sum of ``L**2 - c**2`` over prompts of L tokens of which c are computed,
+    twice the query-key pairs still to come.
+    """
+    return prefill_s_per_token * tokens + 0.5 * attention_s_per_pair * squares
+
+
 def tokens_within(
     prefill_s_per_token: float, attention_s_per_pair: float, seconds: float, context: float
 ) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dpbal.budgets.aligned import Aligned
-from dpbal.budgets.base import BUDGETS, UNLIMITED, VECTOR, Budget, Limits
+from dpbal.budgets.base import BUDGETS, UNLIMITED, Budget, Limits
 from dpbal.budgets.fixed import Fixed
 from dpbal.budgets.interval import Interval
 from dpbal.budgets.level import Level
@@ -12,7 +12,6 @@ from dpbal.budgets.time_cap import TimeCap
 __all__ = [
     "BUDGETS",
     "UNLIMITED",
-    "VECTOR",
     "Aligned",
     "Budget",
     "Fixed",

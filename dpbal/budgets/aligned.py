@@ -43,6 +43,8 @@ class Aligned(Budget):
         ValueError: For a value outside its range.
     """
 
+    needs_vectors = True
+
     ranks: int | None = None
     timeout_iters: int = 50
     batching_wait_iters: int = 10

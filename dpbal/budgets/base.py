@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -10,19 +11,6 @@ import numpy as np
 
 from dpbal.registry import Registry
 from dpbal.step_time import StepTime
-
-VECTOR = np.dtype(
-    [
-        ("decode_s", np.float64),  # local seconds of the decodes this rank has, 0 for none
-        ("decode_seqs", np.int64),
-        ("prefill_s", np.float64),  # queued prefill seconds that slots and KV would admit
-        ("prefill_requests", np.int64),  # admissible requests without a first token
-        ("wait_s", np.float64),  # their ages, added up
-        ("oldest_wait_s", np.float64),  # age of the oldest of them
-        ("capacity_bound", np.bool_),  # requests were left waiting after the last unlimited step
-    ]
-)
-"""What one rank tells the others before a step. Every rank uses the same version of all of them."""
 
 UNLIMITED = np.iinfo(np.int64).max
 """A limit that limits nothing."""
@@ -61,6 +49,9 @@ class Budget(ABC):
     needs_lockstep: ClassVar[bool] = True
     """Whether the rule does nothing in an independent group."""
 
+    needs_vectors: ClassVar[bool] = False
+    """Whether a rank's limit follows from the others' vectors too, and not from its own alone."""
+
     def start(  # noqa: B027 - most rules need none of it
         self, ranks: int, step_time: StepTime, max_batched_tokens: int
     ) -> None:
@@ -78,8 +69,16 @@ class Budget(ABC):
 
         Args:
             step: Steps since the group was last idle, from 0.
-            vectors: ``VECTOR[ranks]``, one consistent version.
+            vectors: ``core.VECTOR[ranks]``, one consistent version.
         """
+
+    def alone_s(self, own: np.ndarray) -> float:
+        """Seconds of prefill that are safe for a rank that does not know the others' vectors.
+
+        Args:
+            own: ``core.VECTOR[1]``, its own.
+        """
+        return math.inf
 
 
 BUDGETS: Registry[Budget] = Registry("budget")

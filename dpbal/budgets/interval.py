@@ -51,5 +51,5 @@ class Interval(Budget):
         tokens = self._limits.tokens
         tokens.fill(UNLIMITED)
         if step % self.interval_steps:
-            tokens[(vectors["decode_seqs"] > 0) & ~vectors["capacity_bound"]] = 0
+            tokens[(vectors["decode_seqs"] > 0) & (vectors["capacity_bound"] == 0)] = 0
         return self._limits

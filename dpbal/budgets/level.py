@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpbal.budgets.base import BUDGETS, Budget, Limits
+from dpbal.errors import ConfigError
 from dpbal.step_time import StepTime
 
 
@@ -29,25 +30,34 @@ class Level(Budget):
     * the waste is affordable: ``D * waste <= credit``. Credit grows with waiting, by
       ``ttft_weight`` seconds for each second that a request waits for its first token, and is never
       more than that for all who wait now. Waiting and waste are so kept equal, as in ski rental.
-    * the raise that not all ranks can use is at most ``growth`` times the decode step, or else one
-      long prompt would hold up everybody: the credit of a long queue is large.
+    * the raise that not all ranks can use is at most ``growth`` times a step of decodes alone, and
+      the mixed-step penalty: without that bound the credit of a long queue lets one long prompt
+      hold up everybody. With a target ``tpot_s`` it is the step that the target leaves room for.
+
+    A rank that must prefill at full pace to meet ``ttft_deadline_s`` lifts the level for itself, as
+    long as there is less prefill than keeps one rank busy: with more, the deadlines of prompts that
+    prefill alone cannot all be met, and trying would hold up all decodes.
 
     Everything follows from vectors that all ranks have agreed on, so all choose the same level. A
     mixed-step penalty counts as waste of the first prefill in a step, so with a large one whole
-    steps go without. Without any decode there is nothing to protect, and no limit.
+    steps go without. Without any decode there is nothing to protect, and no limit. A rank that does
+    not know the others may lengthen its step by ``growth``.
 
     Wins end-to-end latency and time per token wherever steps are unequal, most with
     ``balancer=least_prefill``, which gives all ranks prefill to do at once. Loses time to first
-    token at low load, where a prompt waits for company; ``ttft_deadline_s`` bounds that.
+    token at low load, where a prompt waits for company; a larger ``ttft_weight`` or a shorter
+    ``ttft_deadline_s`` bounds that.
 
     Args:
-        growth: Most that a step grows, in decode steps, for prefill that some rank cannot share.
+        growth: Most that a step grows, in steps of decodes alone, for prefill that some rank cannot
+            share.
         ttft_weight: Seconds of decoding that a second of waiting for a first token is worth; null
             for any number, so that only ``growth`` counts.
         ttft_deadline_s: A request that must start now to have its first token so soon after it
             came lifts the level for its rank to a full chunk; null for no deadline.
-        tpot_s: No step is made longer than this for prefill, unless a request is past its deadline;
-            null for no target.
+        tpot_s: Prefill makes no step longer than this, and every step may be so long, whatever
+            ``growth`` and the deadline say; null for no target. Queues grow without end where the
+            target is too short for the load.
 
     Example:
         ``dpbal-run balancer=least_prefill budget=level``
@@ -56,9 +66,11 @@ class Level(Budget):
         ValueError: For a value that is not positive.
     """
 
+    needs_vectors = True
+
     growth: float = 0.5
     ttft_weight: float | None = 4.0
-    ttft_deadline_s: float | None = None
+    ttft_deadline_s: float | None = 3.0
     tpot_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -69,75 +81,51 @@ class Level(Budget):
         self._limits = Limits.unlimited(0)
 
     def start(self, ranks: int, step_time: StepTime, max_batched_tokens: int) -> None:
-        """Size the limits, forget all credit, and compile the rule."""
-        from dpbal.budgets.level_rule import level
+        """Size the limits, forget all credit, and compile the rule.
 
-        self._level = level
+        Raises:
+            ConfigError: If prefill costs nothing, so that time does not limit it.
+        """
+        from dpbal.budgets import level_rule
+
+        chunk_s = step_time.prefill_s(max_batched_tokens)
+        if chunk_s == 0:
+            raise ConfigError(
+                "budget 'level' limits prefill by its time, but prefill costs nothing in this "
+                "profile; give profile.prefill_s_per_token, or type budget=fixed"
+            )
         self._limits = Limits.unlimited(ranks)
         self._step_time = step_time
-        self._chunk_s = step_time.prefill_s_per_token * max_batched_tokens
-        self._credit_s = 0.0
-        self._last_step_s = 0.0
+        self._arguments = (
+            step_time.costs(),
+            np.array(
+                [
+                    (
+                        self.growth,
+                        *(
+                            math.inf if value is None else value
+                            for value in (self.ttft_weight, self.ttft_deadline_s, self.tpot_s)
+                        ),
+                        chunk_s,
+                    )
+                ],
+                level_rule.RULE,
+            ),
+            np.zeros(1, level_rule.STATE),
+            self._limits.seconds,
+        )
+        self._limit = level_rule.limit
 
     def limits(self, step: int, vectors: np.ndarray) -> Limits:
         """For each rank the level less its own decodes."""
-        decodes = int(vectors["decode_seqs"].sum())
-        waiting = int(vectors["prefill_requests"].sum())
-        bare_s = self._step_s(vectors)
-        if waiting == 0 or decodes == 0:
-            self._credit_s = 0.0
-            self._last_step_s = bare_s
-            self._limits.seconds.fill(math.inf)
-            return self._limits
-        level_s, waste_s = self._level(
-            vectors["decode_s"],
-            vectors["prefill_s"],
-            self._chunk_s,
-            self._step_time.mixed_penalty_s,
-            self._affordable_s(vectors, decodes, waiting),
-            self.growth * bare_s,
-            self._room_s(vectors, bare_s),
-        )
-        self._credit_s = max(0.0, self._credit_s - decodes * max(0.0, waste_s))
-        level_s = max(level_s, self._claimed_s(vectors, bare_s))
-        np.clip(level_s - vectors["decode_s"], 0.0, None, out=self._limits.seconds)
-        self._last_step_s = bare_s + max(0.0, level_s - float(vectors["decode_s"].max()))
+        self._limit(vectors, *self._arguments)
         return self._limits
 
-    def _step_s(self, vectors: np.ndarray) -> float:
-        """How long a step without prefill takes."""
-        step_time = self._step_time
-        tokens = vectors["decode_seqs"].tolist()
-        own_s = step_time.fixed_s + float(vectors["decode_s"].max())
-        return own_s + step_time.common_s(tokens, is_mixed=False)
-
-    def _affordable_s(self, vectors: np.ndarray, decodes: int, waiting: int) -> float:
-        """The waste that the credit pays for, after adding what the last step's waiting earned."""
-        if self.ttft_weight is None:
+    def alone_s(self, own: np.ndarray) -> float:
+        """What ``growth`` allows, as if the others had nothing to do."""
+        step_time, v = self._step_time, own[0]
+        if v["decode_seqs"] == 0:
             return math.inf
-        earned_s = self.ttft_weight * waiting * self._last_step_s
-        most_s = self.ttft_weight * float(vectors["wait_s"].sum())
-        self._credit_s = min(self._credit_s + earned_s, most_s)
-        return self._credit_s / decodes
-
-    def _room_s(self, vectors: np.ndarray, bare_s: float) -> float:
-        """Most that the level may be raised at all: up to the target for a token's time."""
-        if self.tpot_s is None:
-            return math.inf
-        overdue_s = self.ttft_deadline_s
-        if overdue_s is not None and (vectors["oldest_wait_s"] > overdue_s).any():
-            return math.inf
-        growth = self._step_time.common_s_per_token / self._step_time.prefill_s_per_token
-        return max(0.0, (self.tpot_s - bare_s) / (1.0 + growth))
-
-    def _claimed_s(self, vectors: np.ndarray, bare_s: float) -> float:
-        """The level that a rank needs whose oldest request must start now to meet its deadline."""
-        if self.ttft_deadline_s is None:
-            return -math.inf
-        full_s = bare_s + self._chunk_s
-        prefill_s = vectors["prefill_s"]
-        left_s = self.ttft_deadline_s - vectors["oldest_wait_s"]
-        is_due = (left_s > 0) & (left_s <= full_s * np.maximum(1.0, prefill_s / self._chunk_s))
-        is_due &= vectors["prefill_requests"] > 0
-        tops_s = vectors["decode_s"] + np.minimum(prefill_s, self._chunk_s)
-        return float(tops_s[is_due].max(initial=-math.inf))
+        own_s = step_time.fixed_s + float(v["decode_s"])
+        bare_s = own_s + step_time.common_s([int(v["decode_seqs"])], is_mixed=False)
+        return self.growth * bare_s

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from dpbal.budgets import BUDGETS, UNLIMITED, VECTOR, Aligned, Budget, Interval
+from dpbal.budgets import BUDGETS, UNLIMITED, Aligned, Budget, Interval
+from dpbal.core import VECTOR
 from dpbal.errors import ConfigError
 from dpbal.step_time import StepTime
 
@@ -102,6 +103,7 @@ def test_says_truly_whether_it_is_static(name: str) -> None:
 def test_lets_prefill_through_in_the_end(name: str) -> None:
     budget = started(BUDGETS.build(name, {}), 4)
     one_waits = vectors_of(decodes=[5, 5, 5, 5], prefills=[0, 1, 0, 0])
+    one_waits["step_s"] = 0.1
     limits = run(budget, [one_waits] * 1000)
     assert any(tokens[1] > 0 and seconds[1] > 0 for tokens, seconds in limits)
 

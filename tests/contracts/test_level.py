@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbal.budgets import VECTOR, Level
-from dpbal.budgets.level_rule import level
+from dpbal.budgets import Level
+from dpbal.budgets.level_rule import highest
+from dpbal.core import VECTOR
 from dpbal.errors import ConfigError
 from dpbal.parts import build
 from dpbal.step_time import StepTime
@@ -48,8 +49,10 @@ def test_level_is_the_highest_that_can_be_afforded(
     room_s: float,
 ) -> None:
     decode_s, prefill_s = np.array(ranks).T.copy()
-    found_s, spent_s = level(
-        decode_s, prefill_s, CHUNK_S, penalty_s, affordable_s, longest_raise_s, room_s
+    able_s = np.minimum(prefill_s, CHUNK_S)
+    slower = np.zeros(len(ranks))
+    found_s, spent_s = highest(
+        decode_s, able_s, slower, penalty_s, CHUNK_S, affordable_s, longest_raise_s, room_s
     )
     lowest_s = decode_s.max()
     tops_s = decode_s + np.minimum(prefill_s, CHUNK_S)
@@ -107,10 +110,11 @@ def test_prefill_of_all_ranks_is_not_held_back() -> None:
 
 @pytest.mark.parametrize("weight", [1.0, 4.0])
 def test_what_a_lone_prompt_wastes_is_worth_its_waiting(weight: float) -> None:
-    budget = started(Level(growth=10.0, ttft_weight=weight), 2)
-    decodes, age_s, wasted_s = 50, 0.0, 0.0
+    budget = started(Level(growth=10.0, ttft_weight=weight, ttft_deadline_s=None), 2)
+    decodes, age_s, wasted_s, raise_s = 50, 0.0, 0.0, 0.0
     for step in range(400):
         vectors = vectors_of((decodes, 0, 0), (decodes, 0.1, age_s))
+        vectors["step_s"] = STEP_TIME.fixed_s + 1e-3 * decodes + raise_s if step else 0.0
         raise_s = float(budget.limits(step, vectors).seconds[1])
         assert raise_s > 0 or step == 0
         wasted_s += 2 * decodes * raise_s / 2  # half of a raise that one rank of two uses

@@ -25,6 +25,7 @@ def first_tokens_s(
     engine: Simulator | None = None,
 ) -> list[float]:
     requests = workload(rows, pinned=pinned)
+    engine = engine or Simulator(vector_lag=0)
     run = simulate(requests, SECOND, kind=LOCKSTEP, ranks=2, budget=budget, engine=engine)
     return [float(now_s) for now_s in run.requests["first_token_s"]]
 
@@ -164,8 +165,15 @@ def test_a_budget_is_told_what_every_rank_has() -> None:
     assert second["oldest_wait_s"] == pytest.approx(first_step_s - 0.5)
     assert not second["capacity_bound"]
     assert budget.vectors[2][0]["capacity_bound"]  # the fourth was left waiting
-    for name in budget.vectors[1].dtype.names or ():
-        assert budget.vectors[1][1][name] == 0  # rank 1 is idle
+    assert start["step_s"] == start["done_prefill_s"] == start["done_tokens"] == 0
+    assert second["step_s"] == pytest.approx(first_step_s)
+    assert second["done_prefill_s"] == pytest.approx(first_step_s - 1.0)
+    assert second["done_decode_s"] == 0
+    assert second["done_tokens"] == 10
+    idle = budget.vectors[1][1]
+    assert idle["step_s"] == second["step_s"]  # it waited for the other
+    for name in idle.dtype.names or ():
+        assert name == "step_s" or idle[name] == 0
 
 
 @pytest.mark.parametrize(

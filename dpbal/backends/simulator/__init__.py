@@ -3,6 +3,7 @@
 layout.py     the records that the compiled core works on
 memory.py     makes and enlarges them
 kv_cache.py   blocks, prefix hashes, eviction
+queues.py     a rank's inbox and waiting queue
 scheduler.py  one rank: continuous batching, chunked prefill, preemption
 reports.py    load reports and the transport's timing
 engine.py     the clock: independent and lockstep groups

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from dpbal.backends.simulator.layout import NONE, State
+from dpbal.backends.simulator.queues import read_inbox, submit
 from dpbal.backends.simulator.reports import (
     deliver,
     is_pending_full,
     oldest_arrival_s,
     publish,
+    queued_s,
 )
-from dpbal.backends.simulator.scheduler import complete, read_inbox, schedule, submit
+from dpbal.backends.simulator.scheduler import complete, schedule
 from dpbal.backends.simulator.views import open_views
 from dpbal.jit import njit, njit_making_arrays
 from dpbal.step_time import common_s as _common_s
@@ -24,6 +26,8 @@ ASK_BUDGET = 2
 """Lockstep: the next step needs the budget's limits; set them and call again."""
 STALLED = 3
 """Requests wait, but the budget has let no rank do anything for many steps."""
+RELEASE = 4
+"""Lockstep: a step has ended while requests are held; submit them and call again."""
 
 STALL_STEPS = 100_000
 
@@ -57,6 +61,15 @@ def advance(addresses: np.ndarray, until_s: float, request: int) -> int:
         if s.spec[0].delay_s > 0 or s.spec[0].jitter_s > 0 or s.spec[0].interval_s > 0:
             deliver(s, until_s)
     return status
+
+
+@njit_making_arrays
+def submit_held(addresses: np.ndarray, requests: np.ndarray) -> None:
+    """Submit all requests that were held, in the order of their placements."""
+    s = open_views(addresses)
+    for k in range(requests.size):
+        submit(s, requests[k])
+    s.clock[0].held = False
 
 
 @njit
@@ -127,7 +140,7 @@ def _start_alone(s: State, r: int) -> None:
     clock = s.clock[0]
     clock.idle_steps = clock.idle_steps + 1 if tokens == 0 else 0
     mixed = rank.step_prefill > 0 and rank.step_decodes > 0
-    costs = s.costs[0]
+    costs = s.true_costs[0]
     rank.step_start_s = clock.now_s
     rank.step_end_s = rank.step_start_s + (
         rank.local_s
@@ -174,6 +187,8 @@ def _run_lockstep(s: State, until_s: float) -> int:
 def _start_together(s: State) -> int:
     """Start the group's next step, or let it rest if no rank has anything to do."""
     clock = s.clock[0]
+    if clock.held:
+        return RELEASE
     if not clock.has_limits:
         busy = False
         for r in range(s.ranks.size):
@@ -205,7 +220,7 @@ def _start_together(s: State) -> int:
     clock.idle_steps = clock.idle_steps + 1 if tokens == 0 else 0
     if clock.idle_steps > STALL_STEPS:
         return STALLED
-    costs = s.costs[0]
+    costs = s.true_costs[0]
     clock.group_end_s = clock.now_s + (
         slowest_s
         + common_s(
@@ -268,10 +283,16 @@ def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
             tokens -= size
             squares -= size * size
             request = q.next
-        vector.prefill_s = (
-            costs.prefill_s_per_token * tokens + 0.5 * costs.attention_s_per_pair * squares
+        vector.prefill_s = queued_s(
+            costs.prefill_s_per_token, costs.attention_s_per_pair, tokens, squares
         )
+        vector.prefill_tokens = tokens
         vector.prefill_requests = prefilling + waiting
         vector.wait_s = wait_s
         vector.oldest_wait_s = max(0.0, now_s - oldest_arrival_s(s, r))
         vector.capacity_bound = rank.capacity_bound
+        is_first = s.clock[0].wave_step == 0
+        vector.step_s = 0.0 if is_first else now_s - rank.step_start_s
+        vector.done_prefill_s = 0.0 if is_first else rank.step_prefill_s
+        vector.done_decode_s = 0.0 if is_first else rank.step_decode_s
+        vector.done_tokens = 0 if is_first else rank.step_prefill + rank.step_decodes

@@ -76,13 +76,15 @@ def _unreference(s: State, rank: int, block: int) -> None:
 
 
 @njit
-def find_prefix(s: State, rank: int, request: int) -> tuple[int, int]:
-    """Leading blocks of the request in the cache, and how many of them no request holds.
+def find_prefix(s: State, rank: int, request: int) -> tuple[int, int, int]:
+    """Leading blocks of the request that need not be computed: found, unheld and known ones.
 
-    At least one token is always left to compute, for its logits.
+    Found are those in the cache, unheld those of them that no request holds. Known are more than
+    found only where all ranks share a store. At least one token is always left to compute, for its
+    logits.
     """
     if not s.spec[0].caching:
-        return 0, 0
+        return 0, 0, 0
     q = s.requests[request]
     limit = min(q.hash_blocks, (q.prompt + q.generated - 1) // s.spec[0].block_size)
     keys = s.cached_keys[rank]
@@ -96,7 +98,10 @@ def find_prefix(s: State, rank: int, request: int) -> tuple[int, int]:
         if s.blocks[rank, s.cached_blocks[rank, slot]].references == 0:
             unused += 1
         hits += 1
-    return hits, unused
+    known = hits
+    while s.spec[0].shares_store and known < limit and s.stored[_prefix_key(s, request, known)]:
+        known += 1
+    return hits, unused, known
 
 
 @njit
@@ -167,6 +172,17 @@ def _hash(s: State, rank: int, request: int, block: int, index: int) -> None:
             s.cached_keys[rank, slot] = key
             s.cached_blocks[rank, slot] = block
             entry.key = key
+
+
+@njit
+def store(s: State, request: int, before: int) -> None:
+    """Put what a request has computed since ``before`` tokens into the store of all ranks."""
+    if not s.spec[0].shares_store:
+        return
+    q = s.requests[request]
+    size = s.spec[0].block_size
+    for block in range(before // size, min(q.hash_blocks, q.computed // size)):
+        s.stored[_prefix_key(s, request, block)] = True
 
 
 @njit

@@ -42,6 +42,8 @@ RANK = np.dtype(
         ("step_start_s", np.float64),
         ("step_end_s", np.float64),  # infinity while no step runs
         ("local_s", np.float64),
+        ("step_prefill_s", np.float64),  # of local_s
+        ("step_decode_s", np.float64),
         ("random", np.uint64),
         ("holding_tokens", np.int64),
         ("waiting_tokens", np.int64),
@@ -79,6 +81,7 @@ CLOCK = np.dtype(
         ("idle_steps", np.int64),  # steps in a row in which nothing was done
         ("group_end_s", np.float64),  # lockstep: end of the step that runs, infinity for none
         ("has_limits", np.bool_),  # lockstep: the budget has spoken for the next step
+        ("held", np.bool_),  # whether requests wait for the end of the step to be placed
     ],
     align=True,
 )
@@ -88,6 +91,7 @@ SPEC = np.dtype(
         ("lockstep", np.bool_),
         ("asks_budget", np.bool_),  # limits change from step to step
         ("caching", np.bool_),
+        ("shares_store", np.bool_),  # what any rank has computed need not be computed again
         ("max_batched_tokens", np.int64),
         ("max_seqs", np.int64),
         ("block_size", np.int64),
@@ -126,7 +130,8 @@ class State(NamedTuple):
     """All arrays of a simulation. R ranks, D dispatchers, n requests, B blocks a rank."""
 
     spec: np.ndarray  # SPEC[1]
-    costs: np.ndarray  # COSTS[1]
+    costs: np.ndarray  # COSTS[1], what everybody believes
+    true_costs: np.ndarray  # COSTS[1], what steps take
     clock: np.ndarray  # CLOCK[1]
     requests: np.ndarray  # REQUEST[n]
     ranks: np.ndarray  # RANK[R]
@@ -147,3 +152,4 @@ class State(NamedTuple):
     blocks: np.ndarray  # BLOCK[R, B + 1], the last is the head of the free queue
     cached_keys: np.ndarray  # int64[R, M], open-addressed: key to block
     cached_blocks: np.ndarray  # int64[R, M]
+    stored: np.ndarray  # bool[keys], computed by any rank; for a store that all ranks share

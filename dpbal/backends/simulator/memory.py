@@ -35,6 +35,7 @@ class Engine:
         block_size: Tokens in a KV block.
         kv_capacity_tokens: KV cache of a rank.
         prefix_cache: Whether prompts with known hashes share KV blocks.
+        shared_prefix_store: Whether what one rank has computed none has to compute again.
     """
 
     max_num_batched_tokens: int
@@ -42,6 +43,7 @@ class Engine:
     block_size: int
     kv_capacity_tokens: int
     prefix_cache: bool
+    shared_prefix_store: bool
 
 
 def allocate(engine: Engine, parts: Parts, requests: Requests, table: LoadTable) -> State:
@@ -52,9 +54,13 @@ def allocate(engine: Engine, parts: Parts, requests: Requests, table: LoadTable)
     caching = engine.prefix_cache and requests.has_hashes
     entries = 1 << max(1, (2 * blocks - 1).bit_length()) if caching else 1
     slots = _slots(timing)
+    hashes = _dense(requests.block_hashes) if caching else np.zeros(1, np.int64)
+    spec = _spec(engine, parts, blocks, requests, caching)
+    keys = int((hashes.max() + 1) * spec["hash_ratio"][0]) if spec["shares_store"][0] else 1
     state = State(
-        spec=_spec(engine, parts, blocks, requests, caching),
+        spec=spec,
         costs=parts.step_time.costs(),
+        true_costs=parts.step_time.costs(),
         clock=np.zeros(1, CLOCK),
         requests=_requests(requests, engine.block_size, caching),
         ranks=np.zeros(ranks, RANK),
@@ -71,10 +77,11 @@ def allocate(engine: Engine, parts: Parts, requests: Requests, table: LoadTable)
         pending_s=np.zeros((ranks, slots)),
         pending=np.zeros((ranks, slots), REPORT),
         pending_heard=np.zeros((ranks, slots, dispatchers), np.int64),
-        hashes=_dense(requests.block_hashes) if caching else np.zeros(1, np.int64),
+        hashes=hashes,
         blocks=_blocks(ranks, blocks) if caching else np.zeros((1, 1), BLOCK),
         cached_keys=np.full((ranks if caching else 1, entries), NONE, np.int64),
         cached_blocks=np.zeros((ranks if caching else 1, entries), np.int64),
+        stored=np.zeros(keys, np.bool_),
     )
     state.clock["group_end_s"] = np.inf
     state.ranks["step_end_s"] = np.inf
@@ -129,6 +136,7 @@ def _spec(
     spec["lockstep"] = lockstep
     spec["asks_budget"] = lockstep and not parts.budget.is_static
     spec["caching"] = caching
+    spec["shares_store"] = caching and engine.shared_prefix_store
     spec["max_batched_tokens"] = engine.max_num_batched_tokens
     spec["max_seqs"] = engine.max_num_seqs
     spec["block_size"] = engine.block_size

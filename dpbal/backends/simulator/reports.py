@@ -6,6 +6,9 @@ import numpy as np
 
 from dpbal.backends.simulator.layout import NONE, State
 from dpbal.jit import njit
+from dpbal.step_time import queued_s as _queued_s
+
+queued_s = njit(_queued_s)
 
 
 @njit
@@ -56,23 +59,17 @@ def fill_report(s: State, r: int, report: np.ndarray, at: int) -> None:
     record.kv_used_tokens = (spec.blocks - rank.free_blocks) * spec.block_size
     record.kv_capacity_tokens = spec.blocks * spec.block_size
     record.prefill_tokens = rank.prefill_tokens
-    record.prefill_s = prefill_s(s, r)
+    record.prefill_s = queued_s(
+        costs.prefill_s_per_token,
+        costs.attention_s_per_pair,
+        rank.prefill_tokens,
+        rank.prefill_squares,
+    )
     record.decode_seqs = rank.decode_seqs
     record.decode_s = (
         costs.decode_s_per_seq * rank.decode_seqs + costs.kv_s_per_token * rank.decode_kv_tokens
     )
     record.oldest_wait_s = max(0.0, now_s - oldest_arrival_s(s, r))
-
-
-@njit
-def prefill_s(s: State, r: int) -> float:
-    """Seconds of local time that the rank's waiting and running prefill still takes."""
-    rank = s.ranks[r]
-    costs = s.costs[0]
-    return float(
-        costs.prefill_s_per_token * rank.prefill_tokens
-        + 0.5 * costs.attention_s_per_pair * rank.prefill_squares
-    )
 
 
 @njit

@@ -15,93 +15,16 @@ from dpbal.backends.simulator.kv_cache import (
     find_prefix,
     release,
     share_prefix,
+    store,
 )
 from dpbal.backends.simulator.layout import NONE, State
+from dpbal.backends.simulator.queues import FINISHED, end, queue_first
 from dpbal.jit import njit
 from dpbal.step_time import local_s as _local_s
 from dpbal.step_time import tokens_within as _tokens_within
 
-FAILED = 2
-FINISHED = 1
-
 local_s = njit(_local_s)
 tokens_within = njit(_tokens_within)
-
-
-@njit
-def submit(s: State, request: int) -> None:
-    """Put a dispatched request into the inbox of its rank, which is read between steps."""
-    q = s.requests[request]
-    rank = s.ranks[q.rank]
-    q.next = NONE
-    if rank.inbox_head == NONE:
-        rank.inbox_head = request
-    else:
-        s.requests[rank.inbox_tail].next = request
-    rank.inbox_tail = request
-
-
-@njit
-def read_inbox(s: State, r: int) -> None:
-    """Receive what has arrived: acknowledge it, refuse what can never fit, queue the rest."""
-    rank = s.ranks[r]
-    spec = s.spec[0]
-    request = rank.inbox_head
-    while request != NONE:
-        q = s.requests[request]
-        following = q.next
-        s.heard[r, q.dispatcher] = q.sequence
-        if (q.prompt + q.output - 1 + spec.block_size - 1) // spec.block_size > spec.blocks:
-            _end(s, request, FAILED, s.clock[0].now_s)
-        else:
-            rank.holding_tokens += q.prompt
-            _queue_last(s, r, request)
-        request = following
-    rank.inbox_head = NONE
-    rank.inbox_tail = NONE
-
-
-@njit
-def _end(s: State, request: int, outcome: int, now_s: float) -> None:
-    q = s.requests[request]
-    q.outcome = outcome
-    q.finish_s = now_s
-    clock = s.clock[0]
-    s.ended[clock.finished] = request
-    clock.finished += 1
-
-
-@njit
-def _count_waiting(s: State, r: int, request: int) -> None:
-    q = s.requests[request]
-    rank = s.ranks[r]
-    tokens = np.int64(q.prompt + q.generated)
-    rank.waiting += 1
-    rank.waiting_tokens += tokens
-    rank.prefill_tokens += tokens
-    rank.prefill_squares += tokens * tokens
-
-
-@njit
-def _queue_last(s: State, r: int, request: int) -> None:
-    _count_waiting(s, r, request)
-    rank = s.ranks[r]
-    s.requests[request].next = NONE
-    if rank.waiting_head == NONE:
-        rank.waiting_head = request
-    else:
-        s.requests[rank.waiting_tail].next = request
-    rank.waiting_tail = request
-
-
-@njit
-def _queue_first(s: State, r: int, request: int) -> None:
-    _count_waiting(s, r, request)
-    rank = s.ranks[r]
-    s.requests[request].next = rank.waiting_head
-    if rank.waiting_head == NONE:
-        rank.waiting_tail = request
-    rank.waiting_head = request
 
 
 @njit
@@ -125,7 +48,7 @@ def _preempt_last(s: State, r: int) -> None:
     q.scheduled = 0
     q.preemptions += 1
     rank.step_preemptions += 1
-    _queue_first(s, r, request)
+    queue_first(s, r, request)
 
 
 @njit
@@ -191,8 +114,8 @@ def schedule(s: State, r: int) -> None:
         request = rank.waiting_head
         q = s.requests[request]
         size = q.prompt + q.generated
-        hits, unused_hits = find_prefix(s, r, request)
-        cached = hits * spec.block_size
+        hits, unused_hits, known = find_prefix(s, r, request)
+        cached = known * spec.block_size
         tokens = min(size - cached, left, left_prefill)
         fitting = tokens_within(token_s, pair_s, left_s, cached)
         if fitting < tokens:
@@ -200,7 +123,7 @@ def schedule(s: State, r: int) -> None:
         whole = (size + spec.block_size - 1) // spec.block_size
         if tokens <= 0 or whole - hits + unused_hits > rank.free_blocks:
             break
-        _admit(s, r, request, hits)
+        _admit(s, r, request, hits, cached)
         allocate(s, r, request, cached + tokens)
         q.scheduled = tokens
         chunk_pairs = tokens * (cached + 0.5 * tokens)
@@ -214,12 +137,15 @@ def schedule(s: State, r: int) -> None:
         rank.capacity_bound = rank.waiting > 0
     rank.step_prefill = prefill
     rank.step_decodes = decodes
+    rank.step_prefill_s = token_s * prefill + pair_s * pairs
+    rank.step_decode_s = costs.decode_s_per_seq * decodes + costs.kv_s_per_token * kv_tokens
+    true = s.true_costs[0]
     rank.local_s = local_s(
-        costs.fixed_s,
-        costs.prefill_s_per_token,
-        costs.decode_s_per_seq,
-        costs.kv_s_per_token,
-        costs.attention_s_per_pair,
+        true.fixed_s,
+        true.prefill_s_per_token,
+        true.decode_s_per_seq,
+        true.kv_s_per_token,
+        true.attention_s_per_pair,
         prefill,
         decodes,
         kv_tokens,
@@ -228,8 +154,11 @@ def schedule(s: State, r: int) -> None:
 
 
 @njit
-def _admit(s: State, r: int, request: int, hits: int) -> None:
-    """Move the head of the queue into the batch, with the cached blocks it can share."""
+def _admit(s: State, r: int, request: int, hits: int, cached: int) -> None:
+    """Move the head of the queue into the batch, with the cached blocks it can share.
+
+    Of its prompt ``cached`` tokens need not be computed.
+    """
     rank = s.ranks[r]
     q = s.requests[request]
     rank.waiting_head = q.next
@@ -243,7 +172,6 @@ def _admit(s: State, r: int, request: int, hits: int) -> None:
     q.blocks = 0
     q.shared_blocks = 0
     share_prefix(s, r, request, hits)
-    cached = np.int64(hits * s.spec[0].block_size)
     q.computed = cached
     rank.prefill_tokens -= cached
     rank.prefill_squares -= cached * cached
@@ -271,6 +199,7 @@ def complete(s: State, r: int, start_s: float, now_s: float) -> None:
         if not q.decodes:
             rank.prefill_tokens -= tokens
             rank.prefill_squares -= (before + tokens) * (before + tokens) - before * before
+            store(s, request, int(before))
         if q.computed < size:
             continue
         if q.generated == 0:
@@ -295,6 +224,6 @@ def complete(s: State, r: int, start_s: float, now_s: float) -> None:
             rank.decode_kv_tokens -= size + 1
             rank.holding_tokens -= size + 1
             release(s, r, request)
-            _end(s, request, FINISHED, now_s)
+            end(s, request, FINISHED, now_s)
             kept -= 1
     rank.running = kept

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpbal.backends.base import BACKENDS, REQUEST_RECORD, Backend, Parts, Records
-from dpbal.budgets.base import VECTOR
-from dpbal.errors import ConfigError, DpbalError
+from dpbal.budgets.base import UNLIMITED
+from dpbal.core import VECTOR, Request
+from dpbal.errors import ConfigError, DpbalError, unknown
+from dpbal.modes import GroupKind
+from dpbal.step_time import COSTS
 from dpbal.workloads.base import Requests
+
+MOST_LAG = 5
+"""Steps by which vectors may be late: engines keep eight versions, and may be two steps ahead."""
+
+FACTORS = [name for name in COSTS.names or () if COSTS[name].kind == "f"]
+"""Constants that ``true_cost`` may have."""
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +41,15 @@ class Simulator(Backend):
         block_size: Tokens in a KV block.
         kv_capacity_tokens: KV cache of a rank; None takes the profile's.
         prefix_cache: Whether each rank reuses the KV of prompts whose block hashes are known.
+        shared_prefix_store: Whether it reuses what the other ranks have computed too, as from a KV
+            store behind all of them that forgets nothing and answers at once.
+        vector_lag: Steps by which the budget's vectors are late: 1 where an engine publishes
+            what it has before a step and reads in the next, 2 where it schedules a step ahead.
+        hold: Whether dispatchers keep what arrives in a step of a lockstep group until it ends, and
+            then place it together on fresh reports, in the balancer's own order.
         max_time_s: Stop the clock then, leaving requests unfinished; None runs until all ended.
+        true_cost: Factors by which constants of the profile are wrong, by name: steps take the
+            product, and everybody goes on believing the profile; None where it is right.
     """
 
     max_num_batched_tokens: int = 2048
@@ -40,7 +57,11 @@ class Simulator(Backend):
     block_size: int = 16
     kv_capacity_tokens: int | None = None
     prefix_cache: bool = True
+    shared_prefix_store: bool = False
+    vector_lag: int = 1
+    hold: bool = False
     max_time_s: float | None = None
+    true_cost: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_num_batched_tokens", "max_num_seqs", "block_size"):
@@ -51,8 +72,15 @@ class Simulator(Backend):
                 f"kv_capacity_tokens must hold a block of {self.block_size} tokens, "
                 f"got {self.kv_capacity_tokens}"
             )
+        if not 0 <= self.vector_lag <= MOST_LAG:
+            raise ValueError(f"vector_lag must be from 0 to {MOST_LAG}, got {self.vector_lag}")
         if self.max_time_s is not None and not self.max_time_s > 0:
             raise ValueError(f"max_time_s must be positive, got {self.max_time_s}")
+        for name, factor in (self.true_cost or {}).items():
+            if name not in FACTORS:
+                raise ValueError(f"true_cost: {unknown('constant', name, FACTORS)}")
+            if not factor > 0:
+                raise ValueError(f"true_cost.{name} must be a positive factor, got {factor}")
 
     def simulator(self) -> Simulator:
         """Itself."""
@@ -75,6 +103,11 @@ class _Run:
         tables = {id(dispatcher.table) for dispatcher in parts.dispatchers}
         if len(tables) != 1:
             raise ConfigError("all dispatchers of a simulated group must read the same load table")
+        if config.hold and parts.kind is not GroupKind.lockstep:
+            raise ConfigError(
+                "backend.hold waits for the end of the group's step, and ranks of an independent "
+                "group step alone; type backend.hold=false, or group.kind=lockstep"
+            )
         self._table = parts.dispatchers[0].table
         self._config = config
         self._requests = requests
@@ -90,13 +123,21 @@ class _Run:
             config.block_size,
             capacity,
             config.prefix_cache,
+            config.shared_prefix_store,
         )
         self._state = memory.allocate(rank_engine, parts, requests, self._table)
+        for name, factor in (config.true_cost or {}).items():
+            self._state.true_costs[name] *= factor
         self._addresses = views.addresses(self._state)
-        self._vectors = np.zeros(parts.ranks, VECTOR)
-        parts.budget.start(parts.ranks, parts.step_time, config.max_num_batched_tokens)
-        if parts.budget.is_static:
-            self._set_limits(0)
+        self._held: list[tuple[int, Request]] = []
+        self._dispatch_s = self._state.requests["arrival_s"].copy()
+        self._decisions_ns: list[int] = []
+        budget = parts.budget
+        self._lag = config.vector_lag if budget.needs_vectors else 0
+        self._vectors = np.zeros((1 + self._lag, parts.ranks), VECTOR)  # the newest versions
+        budget.start(parts.ranks, parts.step_time, config.max_num_batched_tokens)
+        if budget.is_static:
+            self._set_limits(*budget.limits(0, self._vectors[0]))
 
     def run(self, progress: Callable[[int], None] | None) -> Records:
         state = self._state
@@ -110,8 +151,7 @@ class _Run:
         rows_rank = state.requests["rank"].data
         rows_sequence = state.requests["sequence"].data
         ended = state.clock["finished"].data
-        decisions_ns: list[int] = []
-        decided = decisions_ns.append
+        decided = self._decisions_ns.append
         dispatch = [d.dispatch for d in dispatchers]
         advance, arrived = engine.advance, engine.ARRIVED
         stop_s = np.inf if self._config.max_time_s is None else self._config.max_time_s
@@ -128,6 +168,10 @@ class _Run:
                 self._go_on(status, at_s)
             if ended[0]:
                 self._finish_ended()
+            if self._config.hold:
+                self._hold(number, request)
+                previous = -1
+                continue
             before_ns = now_ns()
             placement = dispatch[owner](request, at_s)
             decided(now_ns() - before_ns)
@@ -142,23 +186,53 @@ class _Run:
         self._go_on(engine.advance(self._addresses, stop_s, previous), stop_s)
         self._finish_ended()
         wall_s = (now_ns() - start_ns) / 1e9
-        return self._records(np.array(decisions_ns, np.int64), wall_s)
+        return self._records(np.array(self._decisions_ns, np.int64), wall_s)
+
+    def _hold(self, number: int, request: Request) -> None:
+        """Keep a request that has just arrived; one that finds the group at rest goes at once."""
+        self._held.append((number, request))
+        self._state.clock["held"] = True
+        if self._state.clock[0]["group_end_s"] == np.inf:
+            self._release()
+
+    def _release(self) -> None:
+        """Place what was held, each dispatcher its own."""
+        self._finish_ended()
+        held, self._held = self._held, []
+        rows, now_s = self._state.requests, float(self._state.clock[0]["now_s"])
+        dispatchers = self._parts.dispatchers
+        order: list[int] = []
+        for k, dispatcher in enumerate(dispatchers):
+            own = [pair for pair in held if pair[0] % len(dispatchers) == k]
+            if not own:
+                continue
+            numbers = {request.id: number for number, request in own}
+            before_ns = time.perf_counter_ns()
+            placed = dispatcher.dispatch_together([request for _, request in own], now_s)
+            took_ns = time.perf_counter_ns() - before_ns
+            self._decisions_ns += [took_ns // len(own)] * len(own)
+            for request, placement in placed:
+                number = numbers[request.id]
+                rows["rank"][number], rows["sequence"][number] = placement.rank, placement.sequence
+                self._dispatch_s[number] = now_s
+                order.append(number)
+        self._code.submit_held(self._addresses, np.array(order, np.int64))
 
     def _compile(self) -> None:
         """Compile, or load what was compiled before, outside the measured time."""
         if not self._is_compiled("engine.advance"):
             LOG.info("compiling the simulator; the next run loads it in a second")
         self._code.advance(self._addresses, 0.0, -1)
-        self._code.fill_vectors(self._addresses, self._vectors)
+        self._code.fill_vectors(self._addresses, self._vectors[0])
 
     def _go_on(self, status: int, until_s: float) -> None:
         """Do what the core came back for, until it has reached ``until_s``."""
         engine = self._code
         while status != engine.ARRIVED:
             if status == engine.ASK_BUDGET:
-                engine.fill_vectors(self._addresses, self._vectors)
-                self._set_limits(int(self._state.clock[0]["wave_step"]))
-                self._state.clock["has_limits"] = True
+                self._ask_budget(int(self._state.clock[0]["wave_step"]))
+            elif status == engine.RELEASE:
+                self._release()
             elif status == engine.GROW:
                 self._state = self._memory.grow(self._state)
                 self._addresses = self._addresses_of(self._state)
@@ -171,8 +245,20 @@ class _Run:
                 )
             status = engine.advance(self._addresses, until_s, -1)
 
-    def _set_limits(self, step: int) -> None:
-        tokens, seconds = self._parts.budget.limits(step, self._vectors)
+    def _ask_budget(self, step: int) -> None:
+        """Limits for a step from the vectors of ``vector_lag`` steps before it."""
+        versions, budget = len(self._vectors), self._parts.budget
+        newest = self._vectors[step % versions]
+        self._code.fill_vectors(self._addresses, newest)
+        if step < self._lag:  # nobody knows the others yet
+            alone_s = [budget.alone_s(newest[r : r + 1]) for r in range(self._parts.ranks)]
+            self._set_limits(UNLIMITED, alone_s)
+        else:
+            agreed = self._vectors[(step - self._lag) % versions]
+            self._set_limits(*budget.limits(step, agreed))
+        self._state.clock["has_limits"] = True
+
+    def _set_limits(self, tokens: np.ndarray | int, seconds: np.ndarray | list[float]) -> None:
         self._state.limit_tokens[:] = tokens
         self._state.limit_s[:] = seconds
 
@@ -194,7 +280,7 @@ class _Run:
         for field in ("preemptions", "outcome"):
             requests[field] = rows[field]
         is_dispatched = rows["rank"] >= 0
-        requests["dispatch_s"] = np.where(is_dispatched, rows["arrival_s"], np.nan)
+        requests["dispatch_s"] = np.where(is_dispatched, self._dispatch_s, np.nan)
         requests["prompt_tokens"] = rows["prompt"]
         requests["output_tokens"] = rows["generated"]
         requests["cached_tokens"] = rows["cached"]
