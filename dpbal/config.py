@@ -127,7 +127,8 @@ class Config:
         slo: What makes a request good.
         capacity: A search for the highest load, instead of one run; None for one run.
         seed: Of everything that is random; not negative.
-        compare: Whether round robin and the pooled reference run on the same requests.
+        compare: Whether the same requests run on round robin and the pooled reference, and with
+            parts replaced by the best known, to see where the loss goes.
         progress: Whether long runs show a bar, where there is a terminal.
         name: A name for the run in its results.
     """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ROWS = (
     # label, metric, statistic, scale, unit, digits, key of the closed gap
@@ -17,6 +20,8 @@ ROWS = (
     ("straggler share", "straggler_share", None, 100.0, "%", 1, None),
 )
 
+LOSS = ("placement", "budget", "staleness", "all")
+"""Parts of a loss."""
 
 MOST_LATE = 0.05
 """With a larger share of late steps, the times of an emulation mean little."""
@@ -55,6 +60,8 @@ def show(summary: dict[str, Any], directory: Path) -> None:
             cells.append(_percent(summary["gap_closed"][gap]) if gap else "")
         table.add_row(f"{label} ({unit})", *cells)
     console.print(table)
+    if summary["loss"] is not None:
+        console.print(_loss_table(summary["loss"]))
     for line in remarks(summary):
         console.print(line, highlight=False, markup=False)
     console.print(f"results in {directory}", highlight=False, markup=False, soft_wrap=True)
@@ -93,6 +100,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         lines.append("round robin is unstable here, so no share of the gap is given")
     if summary["no_effect"]:
         lines.append("no effect: " + "; ".join(summary["no_effect"]))
+    if summary["loss"] is not None:
+        lines += _best_known(summary["loss"])
     speed, decisions = summary["speed"], summary["decisions"]
     took = ""
     if decisions["p50_us"] is not None:
@@ -102,7 +111,14 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         share = emulation["late_share"]
         if summary["pooled"] is not None:
             lines.append("pooled is simulated: there is no such engine")
+        if summary["loss"] is not None:
+            lines.append("what is lost to it is simulated too, the combination included")
         lines.append(f"the host came late to {share:.1%} of steps{took}")
+        if emulation["alone_share"]:
+            lines.append(
+                f"in {emulation['alone_share']:.1%} of steps a rank did not know what the others "
+                "have, and kept to what is safe alone"
+            )
         if share > MOST_LATE:
             lines.append(
                 "the host is too slow for this, and the times are not the profile's; "
@@ -114,6 +130,30 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         f" {speed['rank_steps_per_s']:,.0f} rank steps/s{took}"
     )
     return lines
+
+
+def _loss_table(loss: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("lost to pooled", "", *LOSS):
+        table.add_column(heading, justify="left" if heading == "lost to pooled" else "right")
+    for label, _, _, scale, unit, digits, key in ROWS:
+        if key is not None:
+            lost_s = loss["lost_s"][key]
+            shown = "-" if lost_s is None else f"{lost_s * scale:,.{digits}f}"
+            shares = [None if loss[part] is None else loss[part]["removed"][key] for part in LOSS]
+            table.add_row(f"{label} ({unit})", shown, *map(_percent, shares))
+    return table
+
+
+def _best_known(loss: dict[str, Any]) -> list[str]:
+    """What the shares of a loss are of, if any is given."""
+    parts = [part for part in loss["best_known"] if loss[part] is not None]
+    if not any(share is not None for part in parts for share in loss[part]["removed"].values()):
+        return []
+    names = ", ".join(loss["best_known"][part] for part in parts)
+    return [f"lost to pooled: the share that goes with the best known part ({names})"]
 
 
 def _cell(

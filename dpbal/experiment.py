@@ -13,6 +13,7 @@ from dpbal.balancers import BALANCERS
 from dpbal.config import Config
 from dpbal.core import LoadTable
 from dpbal.errors import ConfigError
+from dpbal.loss import split, with_best_known
 from dpbal.parts import build, build_dispatcher, build_step_time
 from dpbal.progress import Progress
 from dpbal.reference import run_pooled, saturation_rate
@@ -75,6 +76,38 @@ class Experiment:
         ranks = self.config.group.ranks
         return run_pooled(self.requests, self._simulator, step_time, ranks, self.config.seed)
 
+    def split_loss(
+        self, records: Records, pooled: Records, progress: Progress
+    ) -> dict[str, Any] | None:
+        """What the best known parts would remove of the loss to the pooled machine.
+
+        All of it is simulated: in place of real engines' ``records``, a simulation of the same
+        combination is compared.
+
+        Args:
+            records: What the combination did.
+            pooled: What the pooled reference did.
+            progress: Told of every run.
+
+        Returns:
+            ``loss`` of ``result.json``; None for a single rank, which has nothing to be balanced,
+            and for a balancer that the simulator does not have.
+        """
+        config = self.config
+        if config.group.ranks == 1 or not BALANCERS[config.balancer["name"]].chooses:
+            return None
+
+        def simulate(label: str, config: Config, engines: Simulator) -> Records:
+            told = progress.track(label, len(self.requests))
+            return engines.run(self.requests, build_parts(config), told)
+
+        own = records
+        if not isinstance(self.backend, Simulator):
+            own = simulate("simulated", config, self._simulator)
+        replaced = with_best_known(config, self._simulator)
+        runs = ((part, simulate(f"best {part}", *found)) for part, found in replaced.items())
+        return split(own, pooled, runs, config.slo)
+
     @property
     def is_baseline(self) -> bool:
         """Whether the combination is itself what others are compared with."""
@@ -127,12 +160,15 @@ def run(config: Config, directory: Path, show: bool = True) -> dict[str, Any]:
         experiment = Experiment(config)
         with Progress(config.progress and show) as progress:
             records = experiment.run(progress)
-            baseline = pooled = None
+            baseline = pooled = loss = None
             if config.compare:
                 baseline = records if experiment.is_baseline else experiment.run_baseline(progress)
                 pooled = experiment.run_pooled()
+                loss = experiment.split_loss(records, pooled, progress)
         choices = RunInfo(config, directory).choices
-        summary = results.summarise(config, choices, experiment.requests, records, baseline, pooled)
+        summary = results.summarise(
+            config, choices, experiment.requests, records, baseline, pooled, loss
+        )
         results.write(directory, config, summary, records)
         if show:
             console.show(summary, directory)

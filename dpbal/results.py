@@ -37,7 +37,7 @@ CLOSED = {
 """Metrics for which the closed part of the gap is given."""
 
 SMALL_GAP = 0.05
-"""Under this share of round robin's value there is no gap to speak of."""
+"""Under this share of the worse value there is no gap to speak of."""
 
 
 def summarise(
@@ -47,6 +47,7 @@ def summarise(
     records: Records,
     baseline: Records | None,
     pooled: Records | None,
+    loss: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that ``result.json`` holds.
 
@@ -57,6 +58,7 @@ def summarise(
         records: What happened.
         baseline: What round robin did, or None if it did not run.
         pooled: What the pooled reference did, or None if it did not run.
+        loss: Where the loss goes, as ``dpbal.loss.split`` has it, or None if it was not asked for.
     """
     slo = config.slo
     result: dict[str, Any] = dict(summarise_records(records, slo))
@@ -71,6 +73,7 @@ def summarise(
         result["gap_closed"] = gap_closed(
             result, result["baseline"], result["pooled"], result["baseline"]["unstable"]
         )
+    result["loss"] = loss
     result["unstable"] = is_unstable(records)
     result["no_effect"] = no_effect(config, requests)
     emulation = records.emulation
@@ -156,10 +159,14 @@ def gap_closed(
         closed[name] = None
         if baseline_unstable or len(finished) > 1 or None in values:
             continue
-        own, worst, best = values
-        if worst - best >= SMALL_GAP * worst > 0:
-            closed[name] = (worst - own) / (worst - best)
+        closed[name] = share_closed(*values)
     return closed
+
+
+def share_closed(own: float, worst: float, best: float) -> float | None:
+    """``(worst - own) / (worst - best)``; None where that gap is under 5 % of ``worst``."""
+    is_gap = worst - best >= SMALL_GAP * worst > 0
+    return (worst - own) / (worst - best) if is_gap else None
 
 
 def no_effect(config: Config, requests: Requests) -> list[str]:
@@ -180,8 +187,11 @@ def no_effect(config: Config, requests: Requests) -> list[str]:
         idle.append(f"budget: {config.budget['name']} acts in lockstep groups only")
     if config.workload.get("rate") is not None and config.workload.get("load") is not None:
         idle.append("workload.load: workload.rate takes its place")
-    if config.backend.get("prefix_cache") and not requests.has_hashes:
-        idle.append("backend.prefix_cache: the workload knows no prefix hashes")
+    for key in ("prefix_cache", "shared_prefix_store"):
+        if config.backend.get(key) and not requests.has_hashes:
+            idle.append(f"backend.{key}: the workload knows no prefix hashes")
+    if config.backend.get("shared_prefix_store") and not config.backend.get("prefix_cache"):
+        idle.append("backend.shared_prefix_store: ranks reuse nothing without prefix_cache")
     return idle
 
 

@@ -51,6 +51,17 @@ def test_parts_that_change_nothing_are_named(overrides: list[str], idle: set[str
     assert set(idle_parts(*overrides)) == idle | always
 
 
+@pytest.mark.parametrize("caches", [True, False])
+@pytest.mark.parametrize("workload", ["mooncake_like", "conv_like"])
+def test_a_store_that_ranks_share_is_of_use_where_prefixes_are_kept(
+    workload: str, caches: bool
+) -> None:
+    store = ("backend.shared_prefix_store=true", f"backend.prefix_cache={caches}")
+    idle = idle_parts(f"workload={workload}", *store)
+    useful = workload == "mooncake_like" and caches
+    assert ("backend.shared_prefix_store" in idle) == (not useful)
+
+
 @pytest.mark.parametrize("name", sorted(n for n in BALANCERS if BALANCERS[n].chooses))
 def test_what_a_balancer_says_of_the_ledger_is_so(name: str) -> None:
     def choices(requests_in_flight: list[int]) -> list[int]:
@@ -81,7 +92,12 @@ def summary(emulation: Emulation | None) -> dict[str, Any]:
 def test_a_result_says_whether_its_engines_were_real(capsys: pytest.CaptureFixture[str]) -> None:
     simulated, real = summary(None), summary(Emulation("vLLM 0.32.0", 2.5, 0.013))
     assert simulated["emulation"] is None
-    assert real["emulation"] == {"engines": "vLLM 0.32.0", "dilation": 2.5, "late_share": 0.013}
+    assert real["emulation"] == {
+        "engines": "vLLM 0.32.0",
+        "dilation": 2.5,
+        "late_share": 0.013,
+        "alone_share": None,
+    }
     shown = []
     for result in (simulated, real):
         console.show(result, Path("outputs"))
@@ -92,6 +108,16 @@ def test_a_result_says_whether_its_engines_were_real(capsys: pytest.CaptureFixtu
     assert "(vLLM 0.32.0 engines, emulated GPUs, dilation 2.5)" in shown[1]
     assert "the host came late to 1.3% of steps; dispatch " in shown[1]
     assert "simulated" not in shown[1]
+
+
+@pytest.mark.parametrize(("alone_share", "said"), [(None, 0), (0.0, 0), (0.02, 1)])
+def test_ranks_that_did_not_know_the_others_are_spoken_of(
+    alone_share: float | None, said: int
+) -> None:
+    lines = console.remarks(summary(Emulation("vLLM 0.32.0", 2.0, 0.0, alone_share)))
+    told = [line for line in lines if "did not know what the others have" in line]
+    assert len(told) == said
+    assert all(line.startswith("in 2.0% of steps") for line in told)
 
 
 @pytest.mark.parametrize("late_share", [0.0, 0.049, 0.051, 1.0])

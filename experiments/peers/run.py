@@ -22,7 +22,7 @@ from dpbal.config import Config
 from dpbal.experiment import Experiment
 from dpbal.metrics import is_unstable, summarise
 from dpbal.progress import Progress
-from dpbal.results import gap_closed
+from dpbal.results import gap_closed, share_closed
 
 POLICIES = {
     "round_robin": ["balancer=round_robin"],
@@ -125,7 +125,7 @@ def table(rows: polars.DataFrame) -> str:
             mean = runs.mean()
             cells = [f"{mean[name].item():.3g}" for name in SHOWN]
             for place, name in enumerate(SHOWN):
-                gap = _gap(mean[name].item(), baseline[name].item(), pooled[name].item())
+                gap = share_closed(mean[name].item(), baseline[name].item(), pooled[name].item())
                 if gap is not None and not is_shaky and policy not in ("round_robin", "pooled"):
                     cells[place] += f" ({gap:.0%})"
             windows = runs["gap e2e_mean"].drop_nulls()
@@ -136,10 +136,6 @@ def table(rows: polars.DataFrame) -> str:
                 f"| {policy} | {' | '.join(cells)} | {mean['straggler'].item():.2f} | {shown} |"
             )
     return "\n".join(parts) + "\n"
-
-
-def _gap(own: float, worst: float, best: float) -> float | None:
-    return (worst - own) / (worst - best) if worst - best >= 0.05 * worst else None
 
 
 def main() -> None:

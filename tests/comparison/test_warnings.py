@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from dpbal.comparison.comparison import compare, compare_runs
+from dpbal.composition import compose
 from tests.comparison.runs import run, seeds, write
+
+FIXED_S = compose().profile["fixed_s"]
 
 
 def warnings_of(**changes: object) -> list[str]:
@@ -24,7 +27,10 @@ def test_comparable_runs_have_no_warning() -> None:
     [
         ({"config__slo__ttft_s": 1.0}, "not the same slo: slo.ttft_s 2 / 1"),
         ({"config__group__ranks": 16}, "not the same group: group.ranks 4 / 16"),
-        ({"config__profile__fixed_s": 0.5}, "not the same profile: profile.fixed_s 0.00622 / 0.5"),
+        (
+            {"config__profile__fixed_s": 0.5},
+            f"not the same profile: profile.fixed_s {FIXED_S} / 0.5",
+        ),
         ({"config__workload__load": 0.5}, "not the same workload: workload.load 0.85 / 0.5"),
         ({"config__backend__name": "vllm"}, "mixed backends: simulator, vllm"),
         ({"versions__dpbal": "0.0.9"}, "not the same version of dpbal: "),
