@@ -44,7 +44,7 @@ def test_an_attainment_that_rises_is_noticed() -> None:
 def test_a_search_says_what_it_found_and_how_sure_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = dpbal.compose("experiment=capacity", "slo.ttft_s=0.5", *SMALL)
+    config = dpbal.compose("experiment=capacity", "slo.ttft_s=0.15", *SMALL)
     summary = dpbal.find_capacity(config, tmp_path)
     assert summary == json.loads((tmp_path / "capacity.json").read_text())
     assert summary["verdict"] == "found"
@@ -87,10 +87,10 @@ def test_a_trace_is_searched_once_whatever_the_seeds(
 
 
 def test_a_point_of_a_search_is_the_run_at_that_load(tmp_path: Path) -> None:
-    config = dpbal.compose("experiment=capacity", "slo.ttft_s=0.5", *SMALL)
+    config = dpbal.compose("experiment=capacity", "slo.ttft_s=0.15", *SMALL)
     searched = dpbal.find_capacity(config, tmp_path / "search", show=False)["seeds"][1]["points"][1]
     run = dpbal.compose(
-        *("slo.ttft_s=0.5", "workload.requests=100", "group.ranks=2", "compare=false", "seed=1"),
+        *("slo.ttft_s=0.15", "workload.requests=100", "group.ranks=2", "compare=false", "seed=1"),
         f"workload.load={searched['load']}",
     )
     assert dpbal.run(run, tmp_path / "run")["good_share"] == searched["good_share"]

@@ -53,9 +53,13 @@ def test_mooncake_like_shares_blocks_as_its_trace() -> None:
 
 def test_reasoning_has_the_means_of_its_lognormals() -> None:
     requests = preset("reasoning", requests=100_000)
-    assert requests.prompt_tokens.mean() == pytest.approx(1400, rel=0.03)
+    assert requests.prompt_tokens.mean() == pytest.approx(0.96 * 900 + 0.04 * 13500, rel=0.03)
     assert requests.output_tokens.mean() == pytest.approx(0.7 * 700 + 0.3 * 3300, rel=0.02)
-    assert np.median(requests.prompt_tokens) == pytest.approx(1400 * np.exp(-0.5), rel=0.03)
+    is_long = requests.prompt_tokens > 8000
+    assert is_long.mean() == pytest.approx(0.04, rel=0.1)
+    assert np.median(requests.prompt_tokens[~is_long]) == pytest.approx(
+        900 * np.exp(-0.32), rel=0.03
+    )
 
 
 @pytest.mark.parametrize("cv", [0.5, 1.0, 3.0])
