@@ -38,7 +38,7 @@ REQUEST_RECORD = np.dtype(
         ("first_token_s", np.float64),  # nan where there was none
         ("finish_s", np.float64),  # nan where it did not end
         ("rank", np.int32),  # -1 where the run ended before a choice, null in the file
-        ("dispatcher", np.int32),
+        ("dispatcher", np.int32),  # -1 where none has chosen a rank
         ("prompt_tokens", np.int32),
         ("output_tokens", np.int32),  # generated
         ("cached_tokens", np.int32),  # of the prompt, found in the rank's prefix cache
@@ -75,11 +75,14 @@ class Emulation:
         dilation: How many times slower than the profile everything happened.
         late_share: Share of the steps whose host came for the result too late; where it is not
             small, the host was too slow, and the times are not the profile's.
+        alone_share: Share of the steps in which a rank did not know the others' vectors, and kept
+            to what its budget holds to be safe alone; None where the budget needs no vectors.
     """
 
     engines: str
     dilation: float
     late_share: float
+    alone_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import psutil
 from dpbal.backends.vllm import server
 from dpbal.backends.vllm.backend import Vllm
 from dpbal.backends.vllm.front_end import FrontEnd
-from dpbal.backends.vllm.settings import REPORTS, Settings, address
+from dpbal.backends.vllm.settings import Settings
 from dpbal.composition import compose
 from dpbal.experiment import build_parts
 
@@ -69,9 +69,8 @@ def _core_shares(ranks: int, seconds: float, looks: int, with_dpbal: bool) -> li
     parts = build_parts(config)
     settings = Settings(config)
 
-    def front_end(ranks: int, number: int, count: int) -> FrontEnd:
-        table = parts.dispatchers[0].table
-        return FrontEnd(parts.dispatchers, settings.transport.subscriber(address(REPORTS), table))
+    def front_end(*_: int) -> FrontEnd:
+        return FrontEnd.connect(settings, parts.dispatchers)
 
     plugin = installed(settings, front_end) if with_dpbal else nullcontext()
     with tempfile.TemporaryDirectory(prefix="dpbal-") as name:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpbal.errors import MissingExtraError
+from dpbal.backends.vllm import backend
 
 if TYPE_CHECKING:
     from dpbal.backends.vllm.costs import Timed
@@ -17,8 +16,11 @@ if TYPE_CHECKING:
 PAUSE_S = 0.005
 """A server does other things between two calls, and its caches are cold."""
 
+BUDGET = "level"
+
 DESCRIPTION = (
-    "a scheduler's decode step (schedule and update, no model), a report alone, and a client's "
+    "a scheduler's decode step (schedule and update, no model), a report alone, what the budget "
+    f"{BUDGET} of 8 ranks adds (vectors and rule; in the step keeping to them too), and a client's "
     "choice of an engine with new reports of all ranks; hot: one call after the other, cold: with "
     f"{PAUSE_S * 1e3:.0f} ms between calls"
 )
@@ -55,12 +57,7 @@ def require() -> None:
     Raises:
         MissingExtraError: If it is not.
     """
-    try:
-        import_module("vllm")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"dpbal-bench vllm needs vLLM, which cannot be imported ({error}); see docs/vllm.md"
-        ) from None
+    backend.require("dpbal-bench vllm")
 
 
 def measure(
@@ -72,12 +69,13 @@ def measure(
         MissingExtraError: If vLLM is not installed.
     """
     require()
-    from dpbal.backends.vllm import costs
+    from dpbal.backends.vllm import budget_costs, costs
 
     rows: list[VllmRow] = []
+    most = (repeats + 1) * rounds
     for pause_s in (0.0, PAUSE_S):
-        with costs.steps(running, (repeats + 1) * rounds) as timed:
-            rows += _rows("step", running, timed, repeats, rounds, pause_s)
+        with costs.steps(running, most) as timed, budget_costs.turns(running, most, BUDGET) as more:
+            rows += _rows("step", running, timed | more, repeats, rounds, pause_s)
         for count in ranks:
             with costs.choices(count, balancer) as timed:
                 rows += _rows("choice", count, timed, repeats, rounds, pause_s)

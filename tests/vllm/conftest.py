@@ -86,7 +86,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
 
 
 @pytest.fixture
-def make_engine(model_folder: Path, watched: Watched) -> Iterator[MakeEngine]:
+def make_engine(model_folder: Path, watched: Watched, tmp_path: Path) -> Iterator[MakeEngine]:
     """Makes an engine; see ``vllm_config`` and ``Engine``."""
     made: list[Engine] = []
 
@@ -97,8 +97,12 @@ def make_engine(model_folder: Path, watched: Watched) -> Iterator[MakeEngine]:
         speculates: bool = False,
         kv_blocks: int = 64,
         seed: int = 0,
+        budget: dict[str, Any] | None = None,
     ) -> Engine:
         config = vllm_config(model_folder, is_async=is_async, policy=policy, speculates=speculates)
+        if budget is not None:  # as rank 0 of a lockstep group of two
+            write(tmp_path / "config.yaml", kind=GroupKind.lockstep, budget=budget)
+            config.parallel_config.data_parallel_size = 2
         made.append(Engine(config, kv_blocks, seed))
         return made[-1]
 
@@ -130,12 +134,15 @@ def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch)
         served: GroupKind = GroupKind.independent,
         start: Callable[..., None] = lambda *_, **__: None,
         executor: type = EmulatedExecutor,
+        scheduler: dict[str, Any] | None = None,
         **parallel: Any,
     ) -> Any:
         server = vllm_config(model_folders[served])
         wanted = {"data_parallel_size": 2, "data_parallel_size_local": 2, **parallel}
         for name, value in wanted.items():
             setattr(server.parallel_config, name, value)
+        for name, value in (scheduler or {}).items():
+            setattr(server.scheduler_config, name, value)
         manager = SimpleNamespace()
         made.append(manager)
         starting(start, settings)(manager, vllm_config=server, executor_class=executor)

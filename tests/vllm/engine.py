@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vllm.v1.outputs import ModelRunnerOutput
 
 BLOCK = 16
+STEP_S = 0.02
+"""How long the engine says that a step took."""
+
 STOP = 5
 """A token that ends a request."""
 
@@ -141,6 +144,7 @@ class Engine:
         self._under_way: deque[Step] = deque()
         self._depth = 2 if is_async else 1
         self._speculates = config.speculative_config is not None
+        self.wave = self.turns = 0
         self.outputs: list[Any] = []
         self.requests: list[Any] = []
 
@@ -188,6 +192,8 @@ class Engine:
         Returns:
             Whether a step has ended, and was reported.
         """
+        self.scheduler.pace(self.wave, self.turns, STEP_S)
+        self.turns += 1
         if self.scheduler.has_requests():
             scheduled = self._schedule()
             has_more = bool(scheduled.num_scheduled_tokens) or self.scheduler.has_requests()
@@ -199,6 +205,11 @@ class Engine:
             return False
         self._update()
         return True
+
+    def start_wave(self) -> None:
+        """The group has been idle, and has work again."""
+        self.wave += 1
+        self.turns = 0
 
     def drain(self, most: int = 2000) -> None:
         """Turn the loop until nothing is left to do."""

@@ -12,7 +12,7 @@ from dpbal.backends.vllm import model
 from dpbal.backends.vllm.front_end import FrontEnd
 from dpbal.backends.vllm.plugin import installed
 from dpbal.backends.vllm.server import EXECUTOR
-from dpbal.backends.vllm.settings import REPORTS, Settings, address
+from dpbal.backends.vllm.settings import Settings
 from dpbal.core import LoadTable
 from dpbal.parts import build_dispatcher
 
@@ -142,26 +142,20 @@ async def engines(settings: Settings, folder: Path) -> AsyncIterator[Group]:
 
     def front_end(ranks: int, number: int, count: int) -> FrontEnd:
         table = LoadTable(ranks, DISPATCHERS)
-        subscriber = settings.transport.subscriber(address(REPORTS), table)
         dispatchers = [
             build_dispatcher(settings.config, table, number, epoch=1 + number)
             for number in range(DISPATCHERS)
         ]
-        made.append(FrontEnd(dispatchers, subscriber))
+        made.append(FrontEnd.connect(settings, dispatchers))
         return made[0]
 
     engine_args = AsyncEngineArgs(
-        model=str(model.write(folder / "model", settings.is_lockstep, LENGTH)),
-        skip_tokenizer_init=True,
-        load_format="dummy",
-        enforce_eager=True,
-        dtype="bfloat16",
+        **model.arguments(folder / "model", settings.is_lockstep, LENGTH),
         data_parallel_size=RANKS,
         data_parallel_size_local=RANKS,
         data_parallel_backend="mp",
         data_parallel_address="127.0.0.1",
         distributed_executor_backend=EXECUTOR,
-        max_model_len=LENGTH,
         max_num_batched_tokens=1024,
         max_num_seqs=256,
         block_size=16,

@@ -199,7 +199,9 @@ RUNS: dict[str, tuple[GroupKind, bool, list[Scenario]]] = {
     "independent": (GroupKind.independent, False, INDEPENDENT),
     "lockstep": (GroupKind.lockstep, False, LOCKSTEP),
     "async": (GroupKind.independent, True, ASYNC),
+    "async lockstep": (GroupKind.lockstep, True, LOCKSTEP),
 }
+BUDGETS = {GroupKind.independent: "fixed", GroupKind.lockstep: "level"}
 
 
 async def run(name: str, folder: Path) -> dict[str, Any]:
@@ -210,6 +212,7 @@ async def run(name: str, folder: Path) -> dict[str, Any]:
             kind,
             RANKS,
             DISPATCHERS,
+            budget={"name": BUDGETS[kind]},
             backend={
                 "name": "vllm",
                 "kv_capacity_tokens": KV_TOKENS,
@@ -232,6 +235,7 @@ async def run(name: str, folder: Path) -> dict[str, Any]:
         results["unknown_releases"] = [ledger.unknown_releases for ledger in ledgers]
     steps, _, _ = recorder.read(records, RANKS)
     results["preemptions"] = int(steps["preemptions"].sum())
+    results["alone"] = int(steps["is_alone"].sum())
     results["steps"] = [int((steps["rank"] == rank).sum()) for rank in range(RANKS)]
     return results
 

@@ -27,6 +27,8 @@ def test_every_operation_has_a_row_with_dpbal_and_one_without(tmp_path: Path) ->
         ("step", "vLLM", 8),
         ("step", "vLLM and dpbal", 8),
         ("step", "report", 8),
+        ("step", "vLLM, dpbal and level", 8),
+        ("step", "level", 8),
         ("choice", "vLLM", 2),
         ("choice", "dpbal", 2),
         ("choice", "vLLM", 3),

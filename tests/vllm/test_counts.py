@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ FIRST = {"independent": 2, "lockstep": 1}
 SHARED = ("group.ranks=2", "compare=false", "workload.load=null", "balancer=round_robin")
 
 
-def compare(folder: Path, *words: str) -> tuple[polars.DataFrame, polars.DataFrame]:
+def compare(
+    folder: Path,
+    *words: str,
+    dilation: float = DILATION,
+    engines: Sequence[str] = (),
+    simulator: Sequence[str] = (),
+) -> tuple[polars.DataFrame, polars.DataFrame]:
     """Steps with work, and requests, of both backends; what they count must be equal."""
     backends = {
-        "vllm": (f"backend.dilation={DILATION}",),
-        "simulator": ("transport=shm",),
+        "vllm": (f"backend.dilation={dilation}", *engines),
+        "simulator": ("transport=shm", *simulator),
     }
     steps, requests = {}, {}
     for backend, own in backends.items():
@@ -64,10 +71,12 @@ def azure_trace(path: Path, rows: list[tuple[float, int, int]]) -> Path:
     return path
 
 
-def burst(requests: int, longest: int, first: int) -> list[tuple[float, int, int]]:
+def burst(
+    requests: int, longest: int, first: int, most_outputs: int = 24
+) -> list[tuple[float, int, int]]:
     """The first requests at once, and all others in the middle of their first step."""
     random = np.random.default_rng(1)
-    sizes = random.integers([20, 4], [longest, 24], (requests - first, 2)).tolist()
+    sizes = random.integers([20, 4], [longest, most_outputs], (requests - first, 2)).tolist()
     later_s = [0.004 + 0.0001 * k for k in range(requests - first)]
     rest = [(at_s, *size) for at_s, size in zip(later_s, sizes, strict=True)]
     return [(0.0, 900, 12)] * first + rest
@@ -91,6 +100,55 @@ def test_steps_preemptions_and_choices_are_equal(tmp_path: Path, kind: str, prof
     assert requests["preemptions"].sum() > 0
     assert steps["waiting"].to_numpy().max() > 0
     assert steps["prefill_tokens"].sum() > requests["prompt_tokens"].sum()  # some was recomputed
+
+
+LEVEL = (
+    "budget=level",
+    "budget.ttft_weight=null",
+    "budget.ttft_deadline_s=null",
+    "budget.learns=false",
+)  # no clock
+TIME_CAP = ("budget=time_cap", "budget.step_s=0.01")
+ALIGNED = ("budget=aligned", "budget.timeout_iters=6", "budget.batching_wait_iters=2")
+INTERVAL = ("budget=interval", "budget.interval_steps=3")
+VLLM_INTERVAL = ("budget=fixed", "backend.prefill_schedule_interval=3")
+
+
+@pytest.mark.parametrize(
+    ("engines", "simulator", "alone"),
+    [
+        (LEVEL, LEVEL, 1),  # one step with tokens comes before all ranks know each other
+        (ALIGNED, ALIGNED, 1),
+        (TIME_CAP, TIME_CAP, None),
+        (VLLM_INTERVAL, INTERVAL, None),
+    ],
+    ids=["level", "aligned", "time_cap", "vLLM's own interval"],
+)
+def test_steps_under_a_budget_are_equal(
+    tmp_path: Path, engines: tuple[str, ...], simulator: tuple[str, ...], alone: int | None
+) -> None:
+    trace = azure_trace(tmp_path / "trace.csv", burst(12, 3000, 1, most_outputs=12))
+    words = (
+        "group.kind=lockstep",
+        "profile=deepseek_v3_h200",
+        "workload=azure_conv",
+        f"workload.path={trace}",
+        "backend.max_num_batched_tokens=512",
+        "backend.kv_capacity_tokens=8320",
+        "backend.prefix_cache=false",
+    )
+    steps, _ = compare(tmp_path, *words, dilation=5, engines=engines, simulator=simulator)
+    emulation = json.loads((tmp_path / "vllm" / "result.json").read_text())["emulation"]
+    assert emulation["alone_share"] == (None if alone is None else alone / len(steps))
+    code, _, error = run(
+        tmp_path,
+        *("backend=simulator", *SHARED, *words, "budget=fixed", "hydra.run.dir=unlimited"),
+    )
+    assert code == 0, error
+    unlimited = polars.read_parquet(tmp_path / "unlimited" / "steps.parquet")
+    unlimited = unlimited.filter(polars.col("prefill_tokens") + polars.col("decode_seqs") > 0)
+    prefills = [rows["prefill_tokens"].to_list() for rows in (steps, unlimited)]
+    assert prefills[0] != prefills[1]  # the budget did something
 
 
 def test_prefix_hits_are_equal(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from dpbal.backends.vllm import plugin
+from dpbal.backends.vllm.front_end import Decision, FrontEnd
 from dpbal.backends.vllm.settings import BARRIER, CONFIG, REPORTS, Settings
+from dpbal.core import LoadTable
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
+from dpbal.parts import build_dispatcher
 from dpbal.sharedmem.segment import FOLDER
 from tests.vllm.engine import vllm_config
 from tests.vllm.place import own_segments
@@ -28,9 +31,11 @@ def replaced() -> dict[str, Any]:
     from vllm.config import SchedulerConfig
     from vllm.v1.engine import core_client
     from vllm.v1.engine.coordinator import DPCoordinator
+    from vllm.v1.engine.core import DPEngineCoreProc
     from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
 
     return {
+        "step": DPEngineCoreProc._process_engine_step,
         "coordinator": DPCoordinator.__init__,
         "scheduler": SchedulerConfig.get_scheduler_cls,
         "start": CoreEngineProcManager.__init__,
@@ -50,10 +55,12 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.config import SchedulerConfig
     from vllm.v1.engine import core_client
     from vllm.v1.engine.coordinator import DPCoordinator
+    from vllm.v1.engine.core import DPEngineCoreProc
     from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
 
     for owner, name in (
         (SchedulerConfig, "get_scheduler_cls"),
+        (DPEngineCoreProc, "_process_engine_step"),
         (DPCoordinator, "__init__"),
         (CoreEngineProcManager, "__init__"),
         (CoreEngineProcManager, "shutdown"),
@@ -202,6 +209,20 @@ def test_every_front_end_has_its_column(serve: Serve, processes: int) -> None:
         _, dispatched = made.dispatch("1", 10, None, None)
         assert dispatched.dispatcher == number
         made.close()
+
+
+def test_a_front_end_notes_which_dispatcher_decided_what(serve: Serve) -> None:
+    settings = Settings(config(dispatchers=2))
+    serve(settings)
+    table = LoadTable(2, 2)
+    dispatchers = [build_dispatcher(settings.config, table, number) for number in range(2)]
+    decisions: list[Decision] = []
+    made = FrontEnd.connect(settings, dispatchers, decisions)
+    for name in "abc":
+        made.dispatch(name, 10, None, None)
+    made.close()
+    assert [(d.request_id, d.dispatcher) for d in decisions] == [("a", 0), ("b", 1), ("c", 0)]
+    assert all(decision.took_ns > 0 for decision in decisions)
 
 
 def test_installed_twice_it_starts_engines_once(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dpbal.backends.vllm.settings import Settings
+from dpbal.budgets import BUDGETS
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
 from tests.vllm.settings import Serve, config
@@ -39,7 +40,6 @@ def test_servers_that_dpbal_cannot_balance_are_refused(
             {"transport": {"name": "local"}},
             "'local' exists in the simulator only; .*type transport=shm",
         ),
-        ({"budget": {"name": "aligned"}}, "'aligned' exists in the simulator only; .*budget=fixed"),
         ({"kind": GroupKind.lockstep}, "ranks of this model independently; .*to independent"),
     ],
 )
@@ -54,6 +54,45 @@ def test_a_mixture_of_experts_is_no_independent_group(serve: Serve) -> None:
     message = "steps the ranks of this model in lockstep; set group.kind to lockstep"
     with pytest.raises(ConfigError, match=message):
         serve(Settings(config()), GroupKind.lockstep)
+
+
+LEVEL = {"name": "level"}
+INTERVAL = "leave out --prefill-schedule-interval"
+
+
+@pytest.mark.parametrize(
+    ("kind", "budget", "scheduler", "message"),
+    [
+        (GroupKind.independent, {"name": "fixed"}, {"prefill_schedule_interval": 2}, INTERVAL),
+        (GroupKind.lockstep, LEVEL, {"prefill_schedule_interval": 2}, INTERVAL),
+        (GroupKind.lockstep, LEVEL, {"enable_chunked_prefill": False}, "--no-enable-chunked-pref"),
+        (GroupKind.lockstep, {"name": "aligned", "ranks": 3}, {}, "3 ranks, but the group has 2"),
+    ],
+)
+def test_budgets_that_the_server_cannot_keep_to_are_refused(
+    serve: Serve,
+    kind: GroupKind,
+    budget: dict[str, Any],
+    scheduler: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        serve(Settings(config(kind, budget=budget)), kind, scheduler=scheduler)
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("kind", GroupKind)
+def test_every_budget_is_taken(serve: Serve, kind: GroupKind, name: str) -> None:
+    serve(Settings(config(kind, budget={"name": name})), kind)
+
+
+def test_vllms_own_prefill_interval_is_taken_where_ranks_step_together(serve: Serve) -> None:
+    served = serve(
+        Settings(config(GroupKind.lockstep)),
+        GroupKind.lockstep,
+        scheduler={"prefill_schedule_interval": 3},
+    )
+    assert served.scheduler_config.prefill_schedule_interval == 3
 
 
 def test_the_rust_front_end_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,11 +113,20 @@ def test_all_that_no_report_covers_is_in_flight(tried: Tried, count: int) -> Non
     assert tokens == count
 
 
-def test_ranks_of_a_lockstep_group_wait_for_work_and_start_again(tried: Tried) -> None:
-    found = tried.run("lockstep")
+@pytest.mark.parametrize("name", ["lockstep", "async lockstep"])
+def test_ranks_of_a_lockstep_group_wait_for_work_and_start_again(tried: Tried, name: str) -> None:
+    found = tried.run(name)
     assert found["one_rank_alone"]["result"] == [[50]] * 3
     assert found["two_bursts"]["result"] == [[10]] * 12
     assert found["steps"][0] > found["steps"][1] > 0
+
+
+@pytest.mark.parametrize("name", ["lockstep", "async lockstep"])
+def test_ranks_know_each_other_in_all_steps_but_the_first_of_a_wave(
+    tried: Tried, name: str
+) -> None:
+    found = tried.run(name)
+    assert 0 < found["alone"] < sum(found["steps"]) / 4  # waves are short here
 
 
 def test_requests_of_a_dead_engine_end(tried: Tried) -> None:

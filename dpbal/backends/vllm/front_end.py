@@ -5,14 +5,29 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dpbal.backends.vllm.acknowledgement import Dispatched
+from dpbal.backends.vllm.settings import REPORTS, Settings, address
 from dpbal.core import Placement, Request
 
 if TYPE_CHECKING:
     from dpbal.dispatcher import Dispatcher
     from dpbal.transports.base import Subscriber
+
+
+class Decision(NamedTuple):
+    """A choice of a rank.
+
+    Attributes:
+        request_id: Of what.
+        dispatcher: Number of the dispatcher that chose.
+        took_ns: Nanoseconds, the look at the reports included.
+    """
+
+    request_id: str
+    dispatcher: int
+    took_ns: int
 
 
 class FrontEnd:
@@ -22,7 +37,7 @@ class FrontEnd:
         dispatchers: Its dispatchers, which take requests in turn; a server's front end has one.
         subscriber: Keeps their table up to date.
         dilation: How many times slower than the profile the ranks are.
-        decision_ns: Takes the nanoseconds of each decision, the look at the reports included.
+        decisions: Takes each decision; None where nobody asks.
     """
 
     def __init__(
@@ -30,14 +45,34 @@ class FrontEnd:
         dispatchers: Sequence[Dispatcher],
         subscriber: Subscriber,
         dilation: float = 1.0,
-        decision_ns: list[int] | None = None,
+        decisions: list[Decision] | None = None,
     ) -> None:
         self._turns = itertools.cycle(dispatchers)
         self._subscriber = subscriber
         self._dilation = dilation
         self._owners: dict[str, Dispatcher] = {}
         self.dispatchers = dispatchers
-        self._decision_ns = decision_ns
+        self._decisions = decisions
+
+    @classmethod
+    def connect(
+        cls,
+        settings: Settings,
+        dispatchers: Sequence[Dispatcher],
+        decisions: list[Decision] | None = None,
+    ) -> FrontEnd:
+        """The front end of a process that a server has started, which reads the group's reports.
+
+        Args:
+            settings: What the server does.
+            dispatchers: Those of the process; they read the same table.
+            decisions: Takes each decision.
+
+        Raises:
+            ConfigError: If the server did not hand on where the reports are.
+        """
+        subscriber = settings.transport.subscriber(address(REPORTS), dispatchers[0].table)
+        return cls(dispatchers, subscriber, settings.dilation, decisions)
 
     def dispatch(
         self, request_id: str, prompt_tokens: int, max_tokens: int | None, pinned_rank: int | None
@@ -58,8 +93,9 @@ class FrontEnd:
         placement = dispatcher.dispatch(request, now_s)
         self._owners[request_id] = dispatcher
         ledger = dispatcher.ledger
-        if self._decision_ns is not None:
-            self._decision_ns.append(time.perf_counter_ns() - start_ns)
+        if self._decisions is not None:
+            took_ns = time.perf_counter_ns() - start_ns
+            self._decisions.append(Decision(request_id, ledger.dispatcher, took_ns))
         return placement, Dispatched(ledger.dispatcher, ledger.epoch, placement.sequence)
 
     def finish(self, request_id: str) -> None:

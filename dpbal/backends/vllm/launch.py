@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import BARRIER, REPORTS, Settings
 from dpbal.errors import ConfigError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from dpbal.transports.base import Exchange
 
 Method = Callable[..., Any]
+
+UNLIMITED = "fixed"
+"""The budget that leaves a step as vLLM fills it."""
 
 
 def coordinating(start: Method) -> Method:
@@ -132,11 +136,7 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
             f"group.kind is {kind}, but vLLM steps the ranks of this model {steps}; "
             f"set group.kind to {'lockstep' if is_moe else 'independent'}"
         )
-    if settings.config.budget["name"] != "fixed":
-        raise ConfigError(
-            f"budget {settings.config.budget['name']!r} exists in the simulator only; "
-            "inside vLLM type budget=fixed"
-        )
+    _refuse_budget(vllm_config, settings)
     if is_emulated and ranks != settings.config.group.ranks:
         raise ConfigError(
             f"group.ranks is {settings.config.group.ranks}, but vLLM was asked for {ranks} ranks; "
@@ -144,13 +144,39 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
         )
 
 
+def _refuse_budget(vllm_config: VllmConfig, settings: Settings) -> None:
+    """Refuse a budget that this server cannot keep to, or that something else gets in the way of.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    scheduler, ranks = vllm_config.scheduler_config, vllm_config.parallel_config.data_parallel_size
+    name = settings.config.budget["name"]
+    settings.budget.start(ranks, settings.step_time, scheduler.max_num_batched_tokens)
+    if scheduler.prefill_schedule_interval > 1:
+        out = "leave out --prefill-schedule-interval (backend.prefill_schedule_interval=null)"
+        if not settings.is_lockstep:
+            raise ConfigError(
+                f"vLLM's prefill interval does nothing where ranks step alone; {out}, "
+                "or take a mixture of experts (group.kind=lockstep)"
+            )
+        if name != UNLIMITED:
+            raise ConfigError(
+                f"vLLM's prefill interval and budget {name!r} would both hold prefill back; {out}, "
+                f"or type budget={UNLIMITED}"
+            )
+    if name != UNLIMITED and not scheduler.enable_chunked_prefill:
+        raise ConfigError(
+            f"budget {name!r} cuts prompts into chunks; leave out --no-enable-chunked-prefill, "
+            f"or type budget={UNLIMITED}"
+        )
+
+
 def is_emulated_by(executor: type | str | None) -> bool:
     """Whether an executor, or the path of one, is dpbal's without a model."""
-    from dpbal.backends.vllm.executor import EmulatedExecutor
-
-    if isinstance(executor, str):
-        return executor == f"{EmulatedExecutor.__module__}.{EmulatedExecutor.__qualname__}"
-    return executor is not None and issubclass(executor, EmulatedExecutor)
+    if isinstance(executor, type):
+        return any(f"{kind.__module__}.{kind.__qualname__}" == EXECUTOR for kind in executor.mro())
+    return executor == EXECUTOR
 
 
 def _fork_from_now_on() -> None:

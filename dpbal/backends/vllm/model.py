@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 32_000
 """Token ids of emulated prompts are below it."""
@@ -49,3 +50,15 @@ def write(folder: Path, is_moe: bool, max_model_len: int) -> Path:
     config = {**COMMON, **(MOE if is_moe else DENSE), "max_position_embeddings": max_model_len}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def arguments(folder: Path, is_moe: bool, max_model_len: int) -> dict[str, Any]:
+    """Write the model into a folder, and return the engine arguments that serve it."""
+    return {
+        "model": str(write(folder, is_moe, max_model_len)),
+        "skip_tokenizer_init": True,
+        "load_format": "dummy",
+        "enforce_eager": True,
+        "dtype": "bfloat16",
+        "max_model_len": max_model_len,
+    }

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dpbal.backends.vllm.children import mortal_children
-from dpbal.backends.vllm.settings import CONFIG, REPORTS, Settings, address
+from dpbal.backends.vllm.settings import CONFIG, Settings
 from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,13 +65,16 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     from vllm.config import SchedulerConfig
     from vllm.v1.engine import core_client
     from vllm.v1.engine.coordinator import DPCoordinator
+    from vllm.v1.engine.core import DPEngineCoreProc
     from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
 
     from dpbal.backends.vllm.launch import coordinating, refusing_ray, shutting_down, starting
+    from dpbal.backends.vllm.paced import pacing
     from dpbal.backends.vllm.scheduler import reporting
 
     places: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (SchedulerConfig, "get_scheduler_cls", reporting),
+        (DPEngineCoreProc, "_process_engine_step", pacing),
         (DPCoordinator, "__init__", coordinating),
         (CoreEngineProcManager, "__init__", lambda start: starting(start, settings)),
         (CoreEngineProcManager, "shutdown", shutting_down),
@@ -110,6 +113,5 @@ def _front_end(settings: Settings, ranks: int, number: int, count: int) -> Front
     from dpbal.parts import build_dispatcher
 
     table = LoadTable(ranks, settings.dispatchers(count))
-    subscriber = settings.transport.subscriber(address(REPORTS), table)
     dispatcher = build_dispatcher(settings.config, table, number, epoch=time.time_ns())
-    return FrontEnd([dispatcher], subscriber, settings.dilation)
+    return FrontEnd.connect(settings, [dispatcher])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dpbal.jit import njit
+from dpbal.sharedmem import WORD_BYTES
 from dpbal.sharedmem.atomics import load_acquire, load_relaxed, store_relaxed, store_release
-
-WORD_BYTES = 8
 
 
 @njit

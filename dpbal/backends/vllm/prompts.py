@@ -36,13 +36,11 @@ def prompt(request: Request, number: int, hash_block_tokens: int) -> list[int]:
 
 
 def _mark(tokens: np.ndarray, number: int, kind: int) -> None:
-    """Make tokens unlike those of another number or kind: digits, with the kind before them."""
+    """Make tokens unlike those of another number or kind: the kind, then the number's digits."""
+    marks = [kind]
     left = number & 0xFFFF_FFFF_FFFF_FFFF
-    for k in range(len(tokens)):
-        if left == 0 and k > 1:
-            break
-        if k == 0:
-            tokens[k] = FIRST + kind
-            continue
+    while left or len(marks) == 1:
         left, digit = divmod(left, BASE)
-        tokens[k] = FIRST + digit
+        marks.append(digit)
+    count = min(len(tokens), len(marks))
+    tokens[:count] = np.add(marks[:count], FIRST)

@@ -17,7 +17,10 @@ ENGINE_STEP = np.dtype(
     [
         *((name, STEP_RECORD[name]) for name in STEP_RECORD.names or ()),
         ("number", np.int64),  # steps of the rank before it, dummy ones included
+        ("decode_kv_tokens", np.int64),  # in the contexts of the sequences that decode
+        ("pairs", np.float64),  # query-key pairs of the prefill
         ("is_late", np.bool_),  # the host came for its result after its end
+        ("is_alone", np.bool_),  # limited without knowledge of the other ranks
     ]
 )
 """One row a step that held tokens, times in seconds on the host's monotonic clock."""
@@ -50,12 +53,19 @@ class Recorder:
         self,
         scheduled: SchedulerOutput,
         given: ModelRunnerOutput,
-        running: int,
-        waiting: int,
+        report: np.ndarray,
         preemptions: int,
-        kv_used_tokens: int,
+        is_alone: bool,
     ) -> None:
-        """A step has ended; one without tokens means that there may be time to write."""
+        """A step has ended; one without tokens means that there may be time to write.
+
+        Args:
+            scheduled: What it held.
+            given: What it gave.
+            report: ``REPORT[1]``, what the rank has reported after it.
+            preemptions: How many requests were sent back for it.
+            is_alone: Whether its prefill was limited without knowledge of the other ranks.
+        """
         from dpbal.backends.vllm.executor import EmulatedOutput
 
         if scheduled.total_num_scheduled_tokens == 0:
@@ -69,10 +79,12 @@ class Recorder:
         row["local_s"] = given.local_s
         row["rank"] = self._rank
         row["prefill_tokens"], row["decode_seqs"] = work.prefill_tokens, work.decode_seqs
+        row["decode_kv_tokens"], row["pairs"] = work.decode_kv_tokens, work.pairs
         row["next_tokens"] = given.next_tokens
-        row["running"], row["waiting"] = running, waiting
-        row["preemptions"], row["kv_used_tokens"] = preemptions, kv_used_tokens
-        row["number"], row["is_late"] = step.number, step.is_late
+        for field in ("running", "waiting", "kv_used_tokens"):
+            row[field] = report[field]
+        row["preemptions"] = preemptions
+        row["number"], row["is_late"], row["is_alone"] = step.number, step.is_late, is_alone
         self._rows.append(row)
         self._ends_s.append(step.end_s)
         self._late_gaps_s.extend(step.end_s - self._ends_s[before] for before in given.late)

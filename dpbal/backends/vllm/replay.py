@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from dpbal.backends.base import REQUEST_RECORD, Outcome
 from dpbal.backends.vllm.prompts import prompt
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 LEAD_S = 0.5
 """Between the moment that everything is ready and the first arrival."""
 
+PATIENCE_S = 60.0
+POLL_S = 0.01
+
 
 class Replay:
     """An open-loop client: a request is sent at its time, whatever became of those before.
@@ -32,6 +39,7 @@ class Replay:
         requests: What is sent.
         backend: To what.
         ranks: How many there are.
+        is_lockstep: Whether they step together.
         progress: Told now and then how many requests have been sent.
 
     Attributes:
@@ -45,11 +53,13 @@ class Replay:
         requests: Requests,
         backend: Vllm,
         ranks: int,
+        is_lockstep: bool,
         progress: Callable[[int], None] | None,
     ) -> None:
         self._requests = requests
         self._backend = backend
         self._ranks = ranks
+        self._is_lockstep = is_lockstep
         self._progress = progress
         self.start_s = 0.0
         self.wall_s = 0.0
@@ -59,6 +69,7 @@ class Replay:
         for field in ("dispatch_s", "first_token_s", "finish_s"):
             self.rows[field] = np.nan
         self.rows["rank"] = -1
+        self.rows["dispatcher"] = -1
         self.rows["outcome"] = Outcome.unfinished
 
     async def run(self, engine_args: AsyncEngineArgs) -> None:
@@ -67,8 +78,6 @@ class Replay:
         Raises:
             EngineError: If the engines did not start, or one of them died.
         """
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         async with running(engine_args) as llm:
             try:
                 await self._warm_up(llm)
@@ -82,7 +91,6 @@ class Replay:
 
     async def _warm_up(self, llm: AsyncLLM) -> None:
         """A request for each rank, so that nothing is loaded or compiled later."""
-        from vllm import SamplingParams
 
         async def ask(rank: int) -> None:
             params = SamplingParams(max_tokens=2, ignore_eos=True, detokenize=False)
@@ -91,6 +99,11 @@ class Replay:
                 pass
 
         await asyncio.gather(*(ask(rank) for rank in range(self._ranks)))
+        if self._is_lockstep:  # ranks go on for some steps before they agree that all is done
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    while llm.engine_core.dp_engines_running():
+                        await asyncio.sleep(POLL_S)
 
     async def _replay(self, llm: AsyncLLM) -> None:
         k = self._backend.dilation
@@ -115,9 +128,6 @@ class Replay:
         self.wall_s = time.monotonic() - self.start_s
 
     async def _send(self, llm: AsyncLLM, number: int, request: Request) -> None:
-        from vllm import SamplingParams
-        from vllm.exceptions import VLLMValidationError
-
         row = self.rows[number]
         output_tokens = int(self._requests.output_tokens[number])
         params = SamplingParams(

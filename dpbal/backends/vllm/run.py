@@ -16,11 +16,11 @@ import numpy as np
 
 from dpbal.backends.base import STEP_RECORD, Emulation, Parts, Records
 from dpbal.backends.vllm import recorder, server
-from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.front_end import Decision, FrontEnd
 from dpbal.backends.vllm.guard import guarded
 from dpbal.backends.vllm.plugin import installed
 from dpbal.backends.vllm.replay import Replay
-from dpbal.backends.vllm.settings import REPORTS, Settings, address
+from dpbal.backends.vllm.settings import Settings
 from dpbal.balancers import BALANCERS
 from dpbal.budgets import BUDGETS
 from dpbal.config import Config, Group
@@ -45,7 +45,7 @@ class Run:
         self._backend = backend
         self._requests = requests
         self._parts = parts
-        self._decision_ns: list[int] = []
+        self._decisions: list[Decision] = []
 
     def run(self, progress: Callable[[int], None] | None) -> Records:
         """Do it.
@@ -60,8 +60,14 @@ class Run:
             requests = self._requests
             longest = int((requests.prompt_tokens + requests.output_tokens).max())
             engine_args = server.engine_args(self._backend, self._parts, folder, longest)
-            with server.environment(folder, settings.config), installed(settings, self._front_end):
-                replay = Replay(self._requests, self._backend, self._parts.ranks, progress)
+
+            def front_end(*_: int) -> FrontEnd:
+                return FrontEnd.connect(settings, self._parts.dispatchers, self._decisions)
+
+            with server.environment(folder, settings.config), installed(settings, front_end):
+                replay = Replay(
+                    requests, self._backend, self._parts.ranks, settings.is_lockstep, progress
+                )
                 with _terminable():
                     asyncio.run(replay.run(engine_args))
             return self._records(replay, server.records(folder))
@@ -81,12 +87,6 @@ class Run:
             group=Group(parts.kind, parts.ranks, len(parts.dispatchers)),
         )
 
-    def _front_end(self, ranks: int, number: int, count: int) -> FrontEnd:
-        dispatchers = self._parts.dispatchers
-        table = dispatchers[0].table
-        subscriber = self._parts.transport.subscriber(address(REPORTS), table)  # type: ignore[attr-defined]
-        return FrontEnd(dispatchers, subscriber, self._backend.dilation, self._decision_ns)
-
     def _records(self, replay: Replay, folder: Path) -> Records:
         import vllm
 
@@ -94,7 +94,9 @@ class Run:
         start_s = replay.start_s
         steps, gaps_s, preempted = recorder.read(folder, self._parts.ranks)
         steps = steps[steps["start_s"] >= start_s]
-        late_share = float(steps["is_late"].mean()) if len(steps) else 0.0
+        late_share = _share(steps["is_late"])
+        needs_vectors = self._parts.kind is GroupKind.lockstep and self._parts.budget.needs_vectors
+        alone_share = _share(steps["is_alone"]) if needs_vectors else None
         if self._parts.kind is GroupKind.lockstep:
             steps = recorder.with_idle_ranks(steps, self._parts.ranks)
         rows = np.zeros(len(steps), STEP_RECORD)
@@ -103,19 +105,25 @@ class Run:
         for field in ("start_s", "end_s"):
             rows[field] = (steps[field] - start_s) / k
         requests = replay.rows
-        owners = np.arange(len(requests)) % len(self._parts.dispatchers)
-        requests["dispatcher"] = owners
+        decided = [(recorder.number(d.request_id), d) for d in self._decisions]
+        decided = [(number, decision) for number, decision in decided if number >= 0]
+        for number, decision in decided:
+            requests["dispatcher"][number] = decision.dispatcher
         np.add.at(requests["preemptions"], preempted[preempted >= 0], 1)
         return Records(
             requests=requests,
             steps=rows,
             late_gaps_s=gaps_s / k,
-            decision_ns=np.array(self._decision_ns[-len(requests) :], np.int64),
+            decision_ns=np.array([decision.took_ns for _, decision in decided], np.int64),
             wall_s=replay.wall_s,
             ranks=self._parts.ranks,
             kind=self._parts.kind,
-            emulation=Emulation(f"vLLM {vllm.__version__}", k, late_share),
+            emulation=Emulation(f"vLLM {vllm.__version__}", k, late_share, alone_share),
         )
+
+
+def _share(flags: np.ndarray) -> float:
+    return float(flags.mean()) if len(flags) else 0.0
 
 
 @contextmanager

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dpbal.backends.vllm.backend import Vllm
 
 EXECUTOR = "dpbal.backends.vllm.executor.EmulatedExecutor"
+"""Path of the executor without a model, as vLLM is told."""
 
 
 class EngineError(DpbalError, RuntimeError):
@@ -49,21 +50,17 @@ def engine_args(backend: Vllm, parts: Parts, folder: Path, longest: int) -> Asyn
     capacity -= capacity % backend.block_size
     length = min(capacity, longest + 1)
     return AsyncEngineArgs(
-        model=str(model.write(folder / "model", is_moe, length)),
-        skip_tokenizer_init=True,
-        load_format="dummy",
-        enforce_eager=True,
-        dtype="bfloat16",
+        **model.arguments(folder / "model", is_moe, length),
         data_parallel_size=parts.ranks,
         data_parallel_size_local=parts.ranks,
         data_parallel_backend="mp",
         data_parallel_address="127.0.0.1",
         distributed_executor_backend=EXECUTOR,
-        max_model_len=length,
         max_num_batched_tokens=backend.max_num_batched_tokens,
         max_num_seqs=backend.max_num_seqs,
         block_size=backend.block_size,
         enable_prefix_caching=backend.prefix_cache,
+        prefill_schedule_interval=backend.prefill_schedule_interval or 1,
         stream_interval=longest,  # a first token and a last one
         disable_log_stats=True,
     )

@@ -12,6 +12,7 @@ from dpbal.modes import GroupKind
 
 if TYPE_CHECKING:
     from dpbal.backends.vllm.device import Device
+    from dpbal.budgets import Budget
     from dpbal.config import Config
     from dpbal.step_time import StepTime
     from dpbal.transports.base import ProcessTransport
@@ -27,9 +28,6 @@ BARRIER = "DPBAL_BARRIER"
 
 RECORDS = "DPBAL_RECORDS"
 """Folder that engines write their steps and requests into; they do so only where it is set."""
-
-NATIVE = "vllm_native"
-"""The balancer that leaves the choice to vLLM."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Settings:
         from dpbal.parts import build_dispatcher
 
         self.transport  # noqa: B018 - raises for one of the simulator's
+        self.budget  # noqa: B018 - raises for a mistake
         if not self.is_native:
             build_dispatcher(self.config, LoadTable(self.config.group.ranks), 0)
 
@@ -84,7 +83,9 @@ class Settings:
     @property
     def is_native(self) -> bool:
         """Whether vLLM chooses the rank itself."""
-        return bool(self.config.balancer["name"] == NATIVE)
+        from dpbal.balancers import BALANCERS
+
+        return not BALANCERS[self.config.balancer["name"]].chooses
 
     @property
     def dilation(self) -> float:
@@ -124,6 +125,14 @@ class Settings:
                 f"between real processes type transport={' or '.join(able)}"
             )
         return transport
+
+    @property
+    def budget(self) -> Budget:
+        """How much prefill a rank may do, as a rule that has not been started."""
+        from dpbal.parts import build
+
+        budget: Budget = build("budget", self.config.budget)
+        return budget
 
     def device(self, rank: int) -> Device:
         """The emulated GPU of a rank.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dpbal.backends.vllm.line import Line
+
 
 @dataclass
 class Tally:
@@ -13,6 +15,7 @@ class Tally:
         holding_tokens: Prompt and output tokens of all requests.
         waiting_tokens: The same of those that wait.
         waiting_squares: Sum of their squares, for the attention of their prefill.
+        line: Those that wait, one by one.
     """
 
     holding_tokens: int = 0
@@ -20,7 +23,7 @@ class Tally:
     waiting_squares: int = 0
 
     def __post_init__(self) -> None:
-        self._waiting: dict[str, int] = {}
+        self.line = Line()
         # when those without a token came: the first of the new ones is the oldest of them, and of
         # those that wait again there are few
         self._new: dict[str, float] = {}
@@ -38,29 +41,29 @@ class Tally:
         """A request has come, and waits; those before it came earlier."""
         self.holding_tokens += tokens
         self._new[request_id] = arrival_s
-        self._put(request_id, tokens)
+        self.line.join(request_id, tokens, arrival_s)
+        self._count(tokens)
 
     def wait(self, request_id: str, tokens: int, arrival_s: float | None) -> None:
-        """A request waits again, or has got tokens while it waits.
+        """A request waits again, before all others, or has got tokens while it waits.
 
         Args:
             request_id: Which.
             tokens: Its prompt and output tokens.
             arrival_s: When it came, or None if it has had its first token.
         """
-        self.admit(request_id)
+        before = self.line.come_back(request_id, tokens, arrival_s)
+        if before is not None:
+            self._leave(request_id, before)
         if arrival_s is not None:
             self._again[request_id] = arrival_s
-        self._put(request_id, tokens)
+        self._count(tokens)
 
     def admit(self, request_id: str) -> None:
         """A request waits no more; one that did not is left alone."""
-        tokens = self._waiting.pop(request_id, None)
+        tokens = self.line.leave(request_id)
         if tokens is not None:
-            self.waiting_tokens -= tokens
-            self.waiting_squares -= tokens * tokens
-            self._new.pop(request_id, None)
-            self._again.pop(request_id, None)
+            self._leave(request_id, tokens)
 
     def generate(self, tokens: int) -> None:
         """So many tokens have come to requests that are here."""
@@ -71,7 +74,12 @@ class Tally:
         self.admit(request_id)
         self.holding_tokens -= tokens
 
-    def _put(self, request_id: str, tokens: int) -> None:
-        self._waiting[request_id] = tokens
+    def _count(self, tokens: int) -> None:
         self.waiting_tokens += tokens
         self.waiting_squares += tokens * tokens
+
+    def _leave(self, request_id: str, tokens: int) -> None:
+        self.waiting_tokens -= tokens
+        self.waiting_squares -= tokens * tokens
+        self._new.pop(request_id, None)
+        self._again.pop(request_id, None)
