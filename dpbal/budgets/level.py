@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dpbal.budgets.base import BUDGETS, Budget, Limits
+from dpbal.core import VECTOR
 from dpbal.errors import ConfigError
 from dpbal.step_time import StepTime
 
@@ -43,6 +45,13 @@ class Level(Budget):
     steps go without. Without any decode there is nothing to protect, and no limit. A rank that does
     not know the others may lengthen its step by ``growth``.
 
+    **The constants.** What a step takes is compared with what the profile says of what all ranks
+    did in it. From that follow five factors, which all ranks hold alike: of the fixed parts, of
+    prefill, of decodes, of the common part's tokens and of the mixed-step penalty. The rule goes by
+    the product. A part that a profile has as 0 cannot be learnt, nor what does not show: a factor
+    moves where its part is a good share of steps that differ. One step that took far too long
+    teaches nothing; ten in a row mean that steps now take another time.
+
     Wins end-to-end latency and time per token wherever steps are unequal, most with
     ``balancer=least_prefill``, which gives all ranks prefill to do at once. Loses time to first
     token at low load, where a prompt waits for company; a larger ``ttft_weight`` or a shorter
@@ -58,6 +67,11 @@ class Level(Budget):
         tpot_s: Prefill makes no step longer than this, and every step may be so long, whatever
             ``growth`` and the deadline say; null for no target. Queues grow without end where the
             target is too short for the load.
+        learns: Whether to correct the profile's constants by how long steps take. Where they are
+            right, it changes nothing.
+
+    Attributes:
+        factors: ``float64[5]``, what steps take over what the profile says, in the above order.
 
     Example:
         ``dpbal-run balancer=least_prefill budget=level``
@@ -72,6 +86,7 @@ class Level(Budget):
     ttft_weight: float | None = 4.0
     ttft_deadline_s: float | None = 3.0
     tpot_s: float | None = None
+    learns: bool = True
 
     def __post_init__(self) -> None:
         for name in ("growth", "ttft_weight", "ttft_deadline_s", "tpot_s"):
@@ -86,7 +101,7 @@ class Level(Budget):
         Raises:
             ConfigError: If prefill costs nothing, so that time does not limit it.
         """
-        from dpbal.budgets import level_rule
+        from dpbal.budgets import level_costs, level_rule
 
         chunk_s = step_time.prefill_s(max_batched_tokens)
         if chunk_s == 0:
@@ -96,25 +111,31 @@ class Level(Budget):
             )
         self._limits = Limits.unlimited(ranks)
         self._step_time = step_time
-        self._arguments = (
-            step_time.costs(),
-            np.array(
-                [
-                    (
-                        self.growth,
-                        *(
-                            math.inf if value is None else value
-                            for value in (self.ttft_weight, self.ttft_deadline_s, self.tpot_s)
-                        ),
-                        chunk_s,
-                    )
-                ],
-                level_rule.RULE,
-            ),
-            np.zeros(1, level_rule.STATE),
-            self._limits.seconds,
-        )
-        self._limit = level_rule.limit
+        targets = (self.ttft_weight, self.ttft_deadline_s, self.tpot_s)
+        optional = (math.inf if value is None else value for value in targets)
+        rule = np.array([(self.growth, *optional, chunk_s)], level_rule.RULE)
+        state = np.zeros(1, level_rule.STATE)
+        self.factors = np.ones(level_costs.FACTORS)
+        self._limit: Callable[..., None]
+        self._arguments: tuple[np.ndarray, ...]
+        if self.learns:
+            self._limit = level_costs.limit
+            self._arguments = (
+                step_time.costs(),
+                rule,
+                self.factors,
+                level_costs.first_doubt(),
+                level_costs.first_doubt(),
+                level_costs.first_state(),
+                np.zeros(ranks, VECTOR),
+                step_time.costs(),
+                rule.copy(),
+                state,
+                self._limits.seconds,
+            )
+        else:
+            self._limit = level_rule.limit
+            self._arguments = (step_time.costs(), rule, state, self._limits.seconds)
 
     def limits(self, step: int, vectors: np.ndarray) -> Limits:
         """For each rank the level less its own decodes."""
@@ -126,6 +147,8 @@ class Level(Budget):
         step_time, v = self._step_time, own[0]
         if v["decode_seqs"] == 0:
             return math.inf
-        own_s = step_time.fixed_s + float(v["decode_s"])
-        bare_s = own_s + step_time.common_s([int(v["decode_seqs"])], is_mixed=False)
-        return self.growth * bare_s
+        fixed, prefill, decode, token, _ = self.factors.tolist()
+        fixed_s = step_time.fixed_s + step_time.common_fixed_s
+        tokens_s = step_time.common_s_per_token * int(v["decode_seqs"])
+        bare_s = fixed * fixed_s + decode * float(v["decode_s"]) + token * tokens_s
+        return self.growth * bare_s / prefill
