@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dpbal.errors import ConfigError, DpbalError
-
-USAGE = 2
-"""Exit code of a command line that cannot run; a benchmark that fails exits with 1."""
+from dpbal.command import Parser, failing_in_one_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark that the command line asks for."""
     args = parser().parse_args(argv)
-    try:
+    with failing_in_one_line("dpbal-bench"):
         from dpbal.bench import commands
 
         commands.run(args)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except (ConfigError, OSError) as error:
-        _fail(str(error), USAGE)
-    except DpbalError as error:
-        _fail(str(error), 1)
 
 
 def parser() -> argparse.ArgumentParser:
     """What may be typed."""
-    root = _Parser(prog="dpbal-bench", description="Measures how fast dpbal itself is.")
+    root = Parser(prog="dpbal-bench", description="Measures how fast dpbal itself is.")
     commands = root.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_simulator(
         commands.add_parser(
@@ -132,13 +122,6 @@ def _add_vllm(sub: argparse.ArgumentParser) -> None:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        _fail(f"{message}; type {self.prog} --help", USAGE)
-
-
 def _names(text: str) -> list[str]:
     names = list(dict.fromkeys(name for name in text.split(",") if name))
     return names or _bad(text, "names with commas between them")
@@ -166,8 +149,3 @@ def _at_least(least: int, text: str) -> int:
 
 def _bad(text: str, wanted: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"dpbal-bench: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)

@@ -7,13 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from dpbal.errors import ConfigError, DpbalError
+from dpbal.command import Parser, failing_in_one_line
 from dpbal.modes import GroupKind
-
-USAGE = 2
-"""Exit code of a command line that cannot run."""
 
 ARCHITECTURES = ("deepseek_v3", "llama31_8b", "llama31_70b")
 
@@ -30,21 +26,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Fit the profile that the command line asks for."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(given)
-    try:
+    with failing_in_one_line("dpbal-calibrate"):
         from dpbal.calibration import commands
 
         commands.run(args, f"dpbal-calibrate {shlex.join(given)}")
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except (ConfigError, OSError) as error:
-        _fail(str(error), USAGE)
-    except DpbalError as error:
-        _fail(str(error), 1)
 
 
 def parser() -> argparse.ArgumentParser:
     """What may be typed."""
-    root = _Parser(prog="dpbal-calibrate", description="Fits the step-time constants of a profile.")
+    root = Parser(prog="dpbal-calibrate", description="Fits the step-time constants of a profile.")
     commands = root.add_subparsers(required=True, dest="command", metavar="COMMAND")
     steps = commands.add_parser("steps", help="from steps that engines measured")
     steps.add_argument(
@@ -129,13 +119,6 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        _fail(f"{message}; type {self.prog} --help", USAGE)
-
-
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
@@ -150,8 +133,3 @@ def _factor(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return number
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"dpbal-calibrate: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)

@@ -6,16 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from dpbal.command import Parser, failing_in_one_line
 from dpbal.comparison.modes import By, Correction
-from dpbal.errors import ConfigError, DpbalError
+from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
     from dpbal.comparison.comparison import Comparison
-
-USAGE = 2
-"""Exit code of a command line that cannot be done; a result that cannot be read exits with 1."""
 
 STDOUT = "-"
 
@@ -23,7 +21,7 @@ STDOUT = "-"
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare the runs that the command line names."""
     args = parser().parse_args(argv)
-    try:
+    with failing_in_one_line("dpbal-compare"):
         _check_outputs(args)
         from dpbal.comparison.comparison import compare
 
@@ -38,17 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 by=args.by,
             ),
         )
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except (ConfigError, OSError) as error:
-        _fail(str(error), USAGE)
-    except DpbalError as error:
-        _fail(str(error), 1)
 
 
 def parser() -> argparse.ArgumentParser:
     """What may be typed."""
-    root = _Parser(
+    root = Parser(
         prog="dpbal-compare",
         description="Compares finished runs, paired where they met the same requests.",
     )
@@ -112,17 +104,5 @@ def _write(args: argparse.Namespace, comparison: Comparison) -> None:
             print(f"dpbal-compare: warning: {line}", file=sys.stderr)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        _fail(f"{message}; type {self.prog} --help", USAGE)
-
-
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"dpbal-compare: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)
