@@ -38,8 +38,11 @@ VECTOR = np.dtype(
         ("decode_seqs", np.int64),
         ("prefill_s", np.float64),  # queued prefill seconds that slots and KV would admit
         ("prefill_tokens", np.int64),  # the tokens of it
-        ("prefill_requests", np.int64),  # admissible requests without a first token
-        ("wait_s", np.float64),  # their ages, added up
+        (
+            "prefill_requests",
+            np.int64,
+        ),  # admissible requests with prefill to do, preempted ones too
+        ("wait_s", np.float64),  # ages of those without a first token, added up
         ("oldest_wait_s", np.float64),  # age of the oldest of them
         (
             "capacity_bound",

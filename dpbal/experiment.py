@@ -64,11 +64,12 @@ class Experiment:
 
     def run(self, progress: Progress) -> Records:
         """Run the combination."""
-        return self._run(self.config, progress)
+        return self._run(self.config, progress, self.backend)
 
     def run_baseline(self, progress: Progress) -> Records:
         """Run round robin with the engines' own token budget on the same requests."""
-        return self._run(replace(self.config, **BASELINE), progress)  # type: ignore[arg-type]
+        config = replace(self.config, **BASELINE)  # type: ignore[arg-type]
+        return self._run(config, progress, self.backend.baseline())
 
     def run_pooled(self) -> Records:
         """Run the pooled reference machine on the same requests."""
@@ -91,10 +92,11 @@ class Experiment:
 
         Returns:
             ``loss`` of ``result.json``; None for a single rank, which has nothing to be balanced,
-            and for a balancer that the simulator does not have.
+            and for a balancer or a rule for prefill that the simulator does not have.
         """
         config = self.config
-        if config.group.ranks == 1 or not BALANCERS[config.balancer["name"]].chooses:
+        is_simulated = BALANCERS[config.balancer["name"]].chooses and self._is_plain
+        if config.group.ranks == 1 or not is_simulated:
             return None
 
         def simulate(label: str, config: Config, engines: Simulator) -> Records:
@@ -111,15 +113,21 @@ class Experiment:
     @property
     def is_baseline(self) -> bool:
         """Whether the combination is itself what others are compared with."""
-        return all(getattr(self.config, key)["name"] == BASELINE[key]["name"] for key in BASELINE)
+        names = ((getattr(self.config, key), BASELINE[key]) for key in BASELINE)
+        return self._is_plain and all(own["name"] == base["name"] for own, base in names)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the engines have no rule of their own for prefill."""
+        return self.backend.baseline() == self.backend
 
     @property
     def _simulator(self) -> Simulator:
         return self.backend.simulator()
 
-    def _run(self, config: Config, progress: Progress) -> Records:
+    def _run(self, config: Config, progress: Progress, backend: Backend) -> Records:
         told = progress.track(config.balancer["name"], len(self.requests))
-        return self.backend.run(self.requests, build_parts(config), told)
+        return backend.run(self.requests, build_parts(config), told)
 
 
 def build_parts(config: Config) -> Parts:

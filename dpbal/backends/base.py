@@ -148,6 +148,10 @@ class Backend(ABC):
     def simulator(self) -> Simulator:
         """The simulator of the same engines, for the pooled reference and the rate of a load."""
 
+    def baseline(self) -> Backend:
+        """The same engines without a rule of their own for prefill, to be compared with."""
+        return self
+
     @abstractmethod
     def run(
         self, requests: Requests, parts: Parts, progress: Callable[[int], None] | None = None

@@ -86,12 +86,13 @@ def limit(
     )
     if last_s > 0:
         s.prefilling += last_s / (MEMORY_S + last_s) * (done_s / last_s - s.prefilling)
-    if waiting == 0 or decodes == 0:
+    if decodes == 0:
         s.credit_s = 0.0
         seconds[:] = np.inf
         return
     waste_s = np.inf
-    if asked.ttft_weight < np.inf:
+    only_preempted = waiting > 0 and wait_s == 0.0  # they would wait for ever, and earn nothing
+    if asked.ttft_weight < np.inf and not only_preempted:
         earned_s = asked.ttft_weight * waiting * last_s
         s.credit_s = min(s.credit_s + earned_s, asked.ttft_weight * wait_s)
         waste_s = s.credit_s / decodes
@@ -100,7 +101,7 @@ def limit(
         slower[:] = 0.0
         dearer += steepest
     if asked.tpot_s < np.inf:
-        longest_s, room_s = np.inf, max(0.0, asked.tpot_s - bare_s) / dearer
+        longest_s, room_s = np.inf, (asked.tpot_s - bare_s - k.mixed_penalty_s) / dearer
     else:
         longest_s, room_s = asked.growth * bare_s + k.mixed_penalty_s, np.inf
     level_s, wasted_s = highest(
@@ -157,7 +158,7 @@ def highest(
 
     Returns:
         The level and its waste; ``NO_PREFILL`` where not even prefill beside the longest decodes
-        can be afforded.
+        can be afforded, or has room with its penalty.
     """
     ranks = decode_s.size
     lowest = decode_s.max()
@@ -172,6 +173,8 @@ def highest(
         if tops[r] > lowest:
             users += 1
             slope_s += slower[r]
+    if room_s < 0 and penalty_s > 0:
+        return NO_PREFILL, 0.0
     room_s = max(0.0, room_s)
     shared = tops.min() if users == ranks else lowest
     limit_s = max(shared, lowest + longest_raise_s)

@@ -1,156 +1,247 @@
-"""Prefill budgets in lockstep groups: what closes the gap that placement leaves open.
+"""What the level budget gains in lockstep groups, beside peers that were tuned on other windows.
 
-    DPBAL_TRACES=... python experiments/level/run.py            # the table in results.md
-    DPBAL_TRACES=... python experiments/level/run.py --quick    # one trace, one profile
+    DPBAL_TRACES=FOLDER python -m experiments.level.run            # all tables
+    DPBAL_TRACES=FOLDER python -m experiments.level.run --only gap # those of one question
 
-Windows 2 and 3 of four; ``time_cap`` gets the time that was best end to end on windows 0 and 1 of
-the same trace, profile and load. ``level`` has its defaults everywhere: they were chosen in a study
-of a prototype that had seen all four windows of these traces, though not the second profile.
+Policies meet the same requests in every window. A setting is chosen on windows 0 and 1 (seeds 0 and
+1) and reported on windows 2 and 3 (seeds 2 to 6); ``level`` keeps its defaults everywhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import polars
 
 from dpbal.composition import compose
-from dpbal.experiment import Experiment
-from dpbal.metrics import is_unstable, summarise
-from dpbal.progress import Progress
+from experiments.level.cells import TRACES, Cell, run
+from experiments.level.policies import (
+    CAPS_S,
+    LEVEL,
+    LEVEL_POLICY,
+    OTHER_BALANCERS,
+    PEERS,
+    ROUND_ROBIN,
+    Policy,
+)
+from experiments.level.tables import goodput_table, table
 
-POLICIES = {
-    "round_robin": ["balancer=round_robin"],
-    "vllm_0_32": ["preset=vllm_0_32"],
-    "least_prefill": ["balancer=least_prefill"],
-    "least_prefill + interval": ["balancer=least_prefill", "budget=interval"],
-    "least_prefill + aligned": ["balancer=least_prefill", "budget=aligned", "budget.ranks=4"],
-    "least_prefill + time_cap": ["balancer=least_prefill", "budget=time_cap"],
-    "round_robin + level": ["balancer=round_robin", "budget=level"],
-    "minimum_tokens + level": ["balancer=minimum_tokens", "budget=level"],
-    "least_prefill + level": ["balancer=least_prefill", "budget=level"],
-    "least_prefill + level, no credit": [
-        "balancer=least_prefill",
-        "budget=level",
-        "budget.ttft_weight=null",
-    ],
-    "least_prefill + level, deadline 5 s": [
-        "balancer=least_prefill",
-        "budget=level",
-        "budget.ttft_deadline_s=5",
-    ],
+FITTED = "deepseek_v3_h200"
+LOADS = (0.5, 0.7, 0.85, 0.95)
+PENALTIES_S = (0.008, 0.1, 0.25)
+DEADLINES_S = (None, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0)
+GOODPUT_LOADS = {
+    "azure_conv": (0.6, 0.7, 0.75, 0.8, 0.85, 0.9),
+    "azure_code": (0.05, 0.1, 0.15, 0.2, 0.25),
+    "mooncake_conversation": (0.3, 0.4, 0.5, 0.55, 0.6, 0.65),
 }
-TRACES = ("azure_conv", "azure_code", "mooncake_conversation")
-PROFILES = ("lds_prototype", "deepseek_v3_h200")
-LOADS = (0.5, 0.85)
-WINDOWS = (2, 3)
-TUNING_WINDOWS = (0, 1)
-CAPS_S = (0.02, 0.05, 0.1, 0.2)
-SHOWN = {
-    "TTFT s": ("ttft_s", "mean", 1.0),
-    "TTFT p99 s": ("ttft_s", "p99", 1.0),
-    "TPOT ms": ("tpot_s", "mean", 1e3),
-    "E2E s": ("e2e_s", "mean", 1.0),
-}
+TARGET_S = 0.095
+"""Time per token that the level aims at, a little under the 0.1 s of the objective."""
+
+Job = tuple[Cell, int, tuple[str, ...] | None]
 
 
-def run(trace: str, profile: str, load: float, window: int, *policy: str) -> dict[str, Any]:
-    """One policy on one window, and the pooled reference where no policy is given."""
-    config = compose(
-        f"workload={trace}",
-        "workload.windows=4",
-        f"workload.window={window}",
-        f"workload.load={load}",
-        f"profile={profile}",
-        *policy,
-    )
-    experiment = Experiment(config)
-    records = experiment.run(Progress(enabled=False)) if policy else experiment.run_pooled()
-    metrics: dict[str, Any] = dict(summarise(records, config.slo))
-    counts = metrics["requests"]
-    return {
-        "trace": trace,
-        "profile": profile,
-        "load": load,
-        "window": window,
-        **{name: metrics[key][stat] * scale for name, (key, stat, scale) in SHOWN.items()},
-        "goodput": metrics["goodput_rps"],
-        "straggler": metrics["straggler_share"],
-        "lost": counts["offered"] - counts["finished"],
-        "unstable": is_unstable(records),
+def _penalty(seconds: float) -> tuple[str, ...]:
+    return (f"profile.mixed_penalty_s={seconds}",) if seconds else ()
+
+
+def gap() -> list[tuple[Cell, list[Policy]]]:
+    """All peers at 85 % load: three traces, two profiles, three penalties."""
+    cells = [Cell(trace, profile) for trace, profile in product(TRACES, ("lds_prototype", FITTED))]
+    cells += [
+        Cell(trace, overrides=_penalty(penalty_s))
+        for trace, penalty_s in product(TRACES, PENALTIES_S)
+    ]
+    return [(cell, [*PEERS, *OTHER_BALANCERS, LEVEL_POLICY]) for cell in cells]
+
+
+def loads() -> list[tuple[Cell, list[Policy]]]:
+    """From half load to nearly all."""
+    chosen = [p for p in PEERS if p.name in ("least_prefill", "least_prefill + time_cap")]
+    heavier = Policy.of("least_prefill + level, ttft_weight 16", (*LEVEL, "budget.ttft_weight=16"))
+    return [
+        (Cell(trace, profile, load), [*chosen, LEVEL_POLICY, heavier])
+        for trace, profile, load in product(TRACES, ("lds_prototype", FITTED), LOADS)
+    ]
+
+
+def robust() -> list[tuple[Cell, list[Policy]]]:
+    """More ranks, later vectors, wrong constants, padding."""
+    variants = {
+        "lag 0": ("backend.vector_lag=0",),
+        "lag 1 (default)": (),
+        "lag 2": ("backend.vector_lag=2",),
     }
+    lags = [Policy.of(f"level, {name}", (*LEVEL, *lines)) for name, lines in variants.items()]
+    profile = compose("profile=lds_prototype").profile
+    for factor in (0.5, 2.0):
+        for part, names in {
+            "prefill": ("prefill_s_per_token", "attention_s_per_pair"),
+            "decodes": ("decode_s_per_seq", "kv_s_per_token"),
+        }.items():
+            # the profile says so much for what really takes the cell's time
+            truth = ", ".join(f"{name}: {1 / factor}" for name in names)
+            believed = [f"profile.{name}={factor * profile[name]}" for name in names]
+            wrong = (*LEVEL, *believed, f"backend.true_cost={{{truth}}}")
+            lags += [
+                Policy.of(f"level, {part} taken for {factor:g}x", wrong),
+                Policy.of(
+                    f"level, {part} taken for {factor:g}x, not learning",
+                    (*wrong, "budget.learns=false"),
+                ),
+            ]
+    sizes = [
+        (Cell(trace, overrides=(f"group.ranks={ranks}",)), [LEVEL_POLICY])
+        for trace, ranks in product(("azure_conv", "azure_code"), (32, 72))
+    ]
+    padded = Cell("azure_conv", overrides=("profile.pad_to_largest=true",))
+    return [
+        *((Cell(trace), lags) for trace in ("azure_conv", "azure_code")),
+        *sizes,
+        (padded, [LEVEL_POLICY]),
+    ]
 
 
-def best_cap_s(trace: str, profile: str, load: float) -> float:
-    """The cap with the smallest mean end-to-end latency on the windows for tuning."""
+def reasoning() -> list[tuple[Cell, list[Policy]]]:
+    """The trade-off between the first tokens of long prompts and everybody's other tokens."""
+    deadlines = [
+        Policy.of(
+            f"level, deadline {'none' if d is None else f'{d:g} s'}",
+            (*LEVEL, f"budget.ttft_deadline_s={'null' if d is None else d}"),
+        )
+        for d in DEADLINES_S
+    ]
+    peers = [p for p in PEERS if "time_cap" in p.name or "aligned" in p.name]
+    return [
+        (Cell("reasoning", profile, load), [*peers, *deadlines])
+        for profile, load in product(("lds_prototype", FITTED), (0.5, 0.85))
+    ]
 
-    def e2e_s(cap_s: float) -> float:
-        policy = (*POLICIES["least_prefill + time_cap"], f"budget.step_s={cap_s}")
-        runs = [run(trace, profile, load, window, *policy) for window in TUNING_WINDOWS]
-        return float(sum(row["E2E s"] for row in runs))
 
-    return min(CAPS_S, key=e2e_s)
+def goodput() -> list[tuple[Cell, list[Policy]]]:
+    """Requests that meet both objectives, by load."""
+    caps = [
+        Policy.of(
+            f"time_cap {cap_s:g} s",
+            ("balancer=least_prefill", "budget=time_cap", f"budget.step_s={cap_s}"),
+        )
+        for cap_s in CAPS_S
+    ]
+    aimed = Policy.of(f"level, tpot_s {TARGET_S:g}", (*LEVEL, f"budget.tpot_s={TARGET_S}"))
+    return [
+        (Cell(trace, load=load), [*caps, LEVEL_POLICY, aimed])
+        for trace, at in GOODPUT_LOADS.items()
+        for load in at
+    ]
 
 
-def table(rows: polars.DataFrame) -> str:
-    """Markdown: a table a trace, profile and load; means of the windows, gap closed in brackets."""
-    lines = []
-    for (trace, profile, load), cell in rows.group_by(
-        ["trace", "profile", "load"], maintain_order=True
-    ):
-        worst = cell.filter(polars.col("policy") == "round_robin")
-        best = cell.filter(polars.col("policy") == "pooled")
-        shaky = bool(worst["unstable"].any())
-        remark = ", round robin unstable: no shares" if shaky else ""
-        lines.append(f"\n**{trace}, {profile}, load {load}**{remark}\n")
-        lines.append("| policy | TTFT s | p99 s | TPOT ms | E2E s | good req/s | straggler |")
-        lines.append("|---|---|---|---|---|---|---|")
-        for (policy,), runs in cell.group_by(["policy"], maintain_order=True):
-            cells = []
-            for name in SHOWN:
-                own, high, low = (f[name].mean() for f in (runs, worst, best))
-                text = f"{own:.3g}"
-                if (
-                    not shaky
-                    and policy not in ("round_robin", "pooled")
-                    and high - low > 0.05 * high
-                ):
-                    text += f" ({(high - own) / (high - low):.0%})"
-                cells.append(text)
-            cells.append(f"{runs['goodput'].mean():.3g}")
-            cells.append(f"{runs['straggler'].mean():.2f}")
-            lines.append(f"| {policy} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+QUESTIONS = {
+    "gap": gap,
+    "loads": loads,
+    "robust": robust,
+    "reasoning": reasoning,
+    "goodput": goodput,
+}
+
+
+def _draws(cell: Cell) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Windows or seeds for tuning, and those for reporting."""
+    return ((0, 1), (2, 3)) if cell.is_trace else ((0, 1), (2, 3, 4, 5, 6))
+
+
+def answer(question: str, pool: ProcessPoolExecutor) -> polars.DataFrame:
+    """All rows of a question: every policy with its chosen setting in every window or seed."""
+    plan = QUESTIONS[question]()
+    tuning: dict[Job, dict[str, Any]] = {}
+    jobs: list[Job] = []
+    for cell, policies in plan:
+        if any(len(policy.settings) > 1 for policy in policies):
+            settings = {
+                s for policy in policies if len(policy.settings) > 1 for s in policy.settings
+            }
+            settings.add(ROUND_ROBIN.settings[0])
+            jobs += [(cell, draw, s) for draw in _draws(cell)[0] for s in sorted(settings)]
+    tuning = dict(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True)) if jobs else {}
+    chosen = {
+        (cell, policy.name): _best(cell, policy, tuning)
+        for cell, policies in plan
+        for policy in (ROUND_ROBIN, *policies)
+    }
+    shown: list[tuple[str, Job]] = []
+    for cell, policies in plan:
+        for draw in _draws(cell)[1]:
+            shown.append(("pooled", (cell, draw, None)))
+            shown += [
+                (policy.name, (cell, draw, chosen[cell, policy.name]))
+                for policy in (ROUND_ROBIN, *policies)
+            ]
+    rows = []
+    results = pool.map(run, *zip(*(job for _, job in shown), strict=True))
+    for (name, (cell, draw, setting)), result in zip(shown, results, strict=True):
+        rows.append(
+            {
+                "question": question,
+                "workload": cell.workload,
+                "profile": cell.profile,
+                "load": cell.load,
+                "overrides": " ".join(cell.overrides),
+                "draw": draw,
+                "policy": name,
+                "setting": " ".join(setting or ()),
+                **result,
+            }
+        )
+    return polars.DataFrame(rows)
+
+
+def _best(cell: Cell, policy: Policy, tuning: dict[Job, dict[str, Any]]) -> tuple[str, ...]:
+    """The setting with the least E2E latency whose first tokens come as soon as round robin's.
+
+    Where none keeps to that, the one whose first tokens come soonest.
+    """
+    if len(policy.settings) == 1:
+        return policy.settings[0]
+    draws = _draws(cell)[0]
+
+    def total(setting: tuple[str, ...], metric: str) -> float:
+        return float(sum(tuning[cell, draw, setting][metric] for draw in draws))
+
+    allowed_s = total(ROUND_ROBIN.settings[0], "TTFT s")
+    fitting = [s for s in policy.settings if total(s, "TTFT s") <= allowed_s]
+    if not fitting:
+        return min(policy.settings, key=lambda s: total(s, "TTFT s"))
+    return min(fitting, key=lambda s: total(s, "E2E s"))
 
 
 def main() -> None:
-    """Run all cells and write ``results.csv`` and ``results.md`` beside this file."""
+    """Run the questions and write ``QUESTION.csv`` and ``results.md`` beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="conv and the prototype's profile")
+    parser.add_argument("--only", choices=sorted(QUESTIONS), action="append")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     if "DPBAL_TRACES" not in os.environ:
         parser.error("set DPBAL_TRACES to the folder that holds the traces")
-    cells = list(itertools.product(TRACES, PROFILES, LOADS))
-    rows = []
-    for trace, profile, load in cells[:2] if args.quick else cells:
-        cap_s = best_cap_s(trace, profile, load)
-        for policy, window in itertools.product([*POLICIES, "pooled"], WINDOWS):
-            lines = list(POLICIES.get(policy, []))
-            shown = policy
-            if policy == "least_prefill + time_cap":
-                lines.append(f"budget.step_s={cap_s}")
-                shown = f"{policy} {cap_s} s"
-            rows.append({"policy": shown, **run(trace, profile, load, window, *lines)})
-        print(f"{trace} {profile} {load}: done", flush=True)
-    frame = polars.DataFrame(rows)
-    frame.write_csv(args.out / "results.csv")
-    (args.out / "results.md").write_text(table(frame))
-    print(f"lost requests: {frame['lost'].sum()}; table in {args.out / 'results.md'}")
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for question in args.only or QUESTIONS:
+            rows = answer(question, pool)
+            rows.write_csv(args.out / f"{question}.csv")
+            print(f"{question}: {len(rows)} runs, {rows['lost'].sum()} requests lost", flush=True)
+    texts = []
+    for question in QUESTIONS:
+        file = args.out / f"{question}.csv"
+        if file.exists():
+            rows = polars.read_csv(file)
+            texts.append(goodput_table(rows) if question == "goodput" else table(question, rows))
+    engines = args.out / "engines.md"
+    if engines.exists():
+        texts.append(engines.read_text())
+    (args.out / "results.md").write_text("\n".join(texts))
 
 
 if __name__ == "__main__":

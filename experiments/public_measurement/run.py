@@ -67,6 +67,11 @@ POLICIES = {
     "least_prefill": ["balancer=least_prefill"],
     "least_prefill + interval 2": ["balancer=least_prefill", "budget=interval"],
     "least_prefill + level": ["balancer=least_prefill", "budget=level"],
+    "least_prefill + level, ttft_weight 32": [
+        "balancer=least_prefill",
+        "budget=level",
+        "budget.ttft_weight=32",
+    ],
 }
 REQUESTS = 2400
 FIT_SEEDS = range(3)

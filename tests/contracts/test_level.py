@@ -79,6 +79,8 @@ def vectors_of(*ranks: tuple[int, float, float]) -> np.ndarray:
     vectors["decode_s"] = 1e-3 * decodes
     vectors["prefill_s"] = prefill_s
     vectors["prefill_requests"] = prefill_s > 0
+    # a prompt without a token has waited, if only for a moment
+    ages_s = np.where(prefill_s > 0, np.maximum(ages_s, 1e-9), ages_s)
     vectors["wait_s"] = vectors["oldest_wait_s"] = ages_s
     return vectors
 
@@ -133,6 +135,30 @@ def test_growth_limits_what_one_rank_may_do_to_all() -> None:
 def test_nothing_is_limited_where_nobody_decodes() -> None:
     limits = started(Level(), 2).limits(0, vectors_of((0, 3.0, 0), (0, 0, 0)))
     assert np.isinf(limits.seconds).all()
+
+
+def test_a_prompt_that_nobody_knows_of_yet_prefills_beside_the_longest_decodes() -> None:
+    vectors = vectors_of((50, 0, 0), (20, 0, 0))  # it came after these were told
+    limits = started(Level(), 2).limits(0, vectors)
+    assert limits.seconds.tolist() == pytest.approx([0.0, 0.03])
+
+
+def test_a_preempted_request_does_not_wait_for_ever() -> None:
+    vectors = vectors_of((50, 0.1, 0), (20, 0, 0))
+    vectors["wait_s"] = vectors["oldest_wait_s"] = 0  # it has its first token, and earns nothing
+    limits = started(Level(growth=0.5), 2).limits(0, vectors)
+    assert limits.seconds[0] == pytest.approx(0.5 * (STEP_TIME.fixed_s + 0.05))
+
+
+def test_a_target_for_a_token_counts_the_penalty() -> None:
+    costly = StepTime(
+        fixed_s=0.01, prefill_s_per_token=1e-4, decode_s_per_seq=1e-3, mixed_penalty_s=0.05
+    )
+    vectors = vectors_of((50, 1.0, 9.0), (50, 1.0, 9.0))
+    for target_s, room_s in ((0.1, 0.0), (0.13, 0.02)):
+        budget = Level(tpot_s=target_s, ttft_weight=None)
+        budget.start(2, costly, CHUNK_TOKENS)
+        assert budget.limits(0, vectors).seconds.tolist() == pytest.approx([room_s] * 2)
 
 
 def test_penalty_makes_whole_steps_go_without_prefill() -> None:

@@ -58,9 +58,15 @@ def advance(addresses: np.ndarray, until_s: float, request: int) -> int:
     status = _run_lockstep(s, until_s) if s.spec[0].lockstep else _run_independent(s, until_s)
     if status == ARRIVED and until_s < np.inf:
         clock.now_s = until_s
-        if s.spec[0].delay_s > 0 or s.spec[0].jitter_s > 0 or s.spec[0].interval_s > 0:
-            deliver(s, until_s)
+        _deliver_delayed(s, until_s)
     return status
+
+
+@njit
+def _deliver_delayed(s: State, until_s: float) -> None:
+    """Let dispatchers see what has arrived, where reports take time."""
+    if s.spec[0].delay_s > 0 or s.spec[0].jitter_s > 0 or s.spec[0].interval_s > 0:
+        deliver(s, until_s)
 
 
 @njit_making_arrays
@@ -188,6 +194,7 @@ def _start_together(s: State) -> int:
     """Start the group's next step, or let it rest if no rank has anything to do."""
     clock = s.clock[0]
     if clock.held:
+        _deliver_delayed(s, clock.now_s)
         return RELEASE
     if not clock.has_limits:
         busy = False

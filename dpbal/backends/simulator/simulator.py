@@ -170,19 +170,18 @@ class _Run:
                 self._finish_ended()
             if self._config.hold:
                 self._hold(number, request)
-                previous = -1
-                continue
-            before_ns = now_ns()
-            placement = dispatch[owner](request, at_s)
-            decided(now_ns() - before_ns)
+            else:
+                before_ns = now_ns()
+                placement = dispatch[owner](request, at_s)
+                decided(now_ns() - before_ns)
+                previous = number
+                rows_rank[previous] = placement.rank
+                rows_sequence[previous] = placement.sequence
+                owner = (owner + 1) % count
             if number == 0:  # the first dispatch loads the policies' own compiled parts
                 start_ns = now_ns()
-            previous = number
-            rows_rank[previous] = placement.rank
-            rows_sequence[previous] = placement.sequence
-            owner = (owner + 1) % count
-            if progress is not None and previous % 4096 == 0:
-                progress(previous)
+            if progress is not None and number % 4096 == 0:
+                progress(number)
         self._go_on(engine.advance(self._addresses, stop_s, previous), stop_s)
         self._finish_ended()
         wall_s = (now_ns() - start_ns) / 1e9
@@ -280,6 +279,7 @@ class _Run:
         for field in ("preemptions", "outcome"):
             requests[field] = rows[field]
         is_dispatched = rows["rank"] >= 0
+        requests["dispatcher"][~is_dispatched] = -1
         requests["dispatch_s"] = np.where(is_dispatched, self._dispatch_s, np.nan)
         requests["prompt_tokens"] = rows["prompt"]
         requests["output_tokens"] = rows["generated"]
