@@ -21,6 +21,12 @@ TYPES = {
 }
 """Types of numbers in DeepSeek-V3's own checkpoint, and of vLLM's KV cache."""
 
+DEFAULTS: dict[str, dict[str, str | int | None]] = {
+    "experts": {"ranks": 8, "exchange_ranks": None, "distribution": "power_law_1.01", **TYPES},
+    "dense": {"devices": 1},
+}
+"""Options of ``tables`` that only models of one sort have."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Fit the profile that the command line asks for."""
@@ -72,10 +78,8 @@ def parser() -> argparse.ArgumentParser:
         default=ARCHITECTURES[0],
         help=f"default {ARCHITECTURES[0]}; the others are replicas in bf16",
     )
-    tables.add_argument(
-        "--devices", type=_count, default=1, metavar="N", help="of a replica; default 1"
-    )
-    tables.add_argument("--ranks", type=_count, default=8, metavar="N", help="default 8")
+    tables.add_argument("--devices", type=_count, metavar="N", help="of a replica; default 1")
+    tables.add_argument("--ranks", type=_count, metavar="N", help="default 8")
     tables.add_argument(
         "--exchange-ranks",
         type=_count,
@@ -85,13 +89,11 @@ def parser() -> argparse.ArgumentParser:
     for part, default in TYPES.items():
         tables.add_argument(
             f"--{part}",
-            default=default,
             metavar="TYPE",
             help=f"numbers of {part}, as the tables name them; default {default}",
         )
     tables.add_argument(
         "--distribution",
-        default="power_law_1.01",
         metavar="NAME",
         help="how tokens choose experts, as the table names it; default power_law_1.01",
     )

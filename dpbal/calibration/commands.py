@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from dpbal.calibration import measured
+from dpbal.calibration.cli import DEFAULTS
 from dpbal.calibration.deepseek import DeepSeekV3, Types
 from dpbal.calibration.dense import SHAPES, Dense
 from dpbal.calibration.fit import ALL, COMMON, LOCAL, PENALTY, Fit, fit
@@ -98,14 +99,25 @@ def _remarks(samples: Samples, found: Fit, prior_name: str) -> list[str]:
     for kind, count in counts.items():
         if not count:
             remarks.append(f"No {kind} steps: the constants say nothing tested of such steps.")
+    if not found.is_settled:
+        remarks.append("The fit was stopped while its constants still moved: do not trust them.")
     for name, why in found.kept.items():
         remarks.append(f"{name} is kept from {prior_name}: {why}.")
     return remarks
 
 
 def _operators(args: argparse.Namespace) -> Operators:
+    is_dense = args.architecture in SHAPES
+    given = vars(args)
+    for name in DEFAULTS["experts" if is_dense else "dense"]:
+        if given[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{args.architecture} has no {option}; leave it out")
+    for name, default in DEFAULTS["dense" if is_dense else "experts"].items():
+        if given[name] is None:
+            setattr(args, name, default)
     tables = Tables(_system_folder(args.folder, args.system), args.engine)
-    if args.architecture in SHAPES:
+    if is_dense:
         return Dense(tables, SHAPES[args.architecture], args.devices)
     types = Types(args.weights, args.experts, args.attention, args.cache)
     return DeepSeekV3(tables, args.ranks, types, args.distribution, args.exchange_ranks)

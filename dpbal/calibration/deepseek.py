@@ -73,8 +73,8 @@ class DeepSeekV3(Operators):
         super().__init__(
             tables,
             ranks,
-            prefill=tables.rows("mla_context_module_perf", **attention),
-            decode=tables.rows("mla_generation_module_perf", **attention),
+            prefill=tables.rows("mla_context_module_perf", ("batch_size", "isl"), **attention),
+            decode=tables.rows("mla_generation_module_perf", ("batch_size", "step"), **attention),
         )
         self._projections = [tables.product(types.attention, n, k) for n, k in PROJECTIONS]
         self._shared = [

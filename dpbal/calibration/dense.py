@@ -57,11 +57,11 @@ class Dense(Operators):
             "kv_cache_dtype": DTYPE,
             "window_size": 0,
         }
-        decode = tables.rows("generation_attention_perf", **attention)
+        decode = tables.rows("generation_attention_perf", ("batch_size", "step"), **attention)
         super().__init__(
             tables,
             ranks=1,
-            prefill=tables.rows("context_attention_perf", **attention),
+            prefill=tables.rows("context_attention_perf", ("batch_size", "isl"), **attention),
             decode=decode.with_columns(pl.col("step") + 1),  # the new token is not counted there
         )
         queries = (shape.heads + 2 * shape.kv_heads) * HEAD_WIDTH

@@ -8,6 +8,7 @@ import numpy as np
 
 from dpbal.calibration.samples import KINDS, Samples
 from dpbal.calibration.solver import Solver
+from dpbal.errors import ConfigError
 from dpbal.step_time import StepTime
 
 LOCAL = (
@@ -20,6 +21,11 @@ LOCAL = (
 COMMON = ("common_fixed_s", "common_s_per_token")
 PENALTY = "mixed_penalty_s"
 ALL = (*LOCAL, *COMMON, PENALTY)
+
+FEWEST_STEPS = 20
+
+NOTHING_S = 1e-9
+"""Seconds that are rounding of sums."""
 
 ROUNDS = 30
 """Most times that the slowest ranks are looked for."""
@@ -52,11 +58,13 @@ class Fit:
         values: The constants that were asked for, in seconds.
         kept: Why a constant could not be told from the steps, so that its prior value was kept.
         errors: Of whole steps and, where they were measured, of their parts.
+        is_settled: False if the values still moved when the search for them was stopped.
     """
 
     values: dict[str, float]
     kept: dict[str, str]
     errors: tuple[Error, ...]
+    is_settled: bool = True
 
 
 def fit(
@@ -75,9 +83,18 @@ def fit(
         prior: What is known before.
         is_robust: Whether steps far off the others lose their weight, as measured steps that
             something else held up must; steps of tables are all alike true.
+
+    Raises:
+        ConfigError: If there are too few steps.
     """
+    if len(samples) < FEWEST_STEPS:
+        raise ConfigError(
+            f"{len(samples)} steps are too few for a fit; give at least {FEWEST_STEPS}, "
+            "better some hundred of each kind"
+        )
     solver = Solver(names, {name: float(getattr(prior, name)) for name in ALL})
-    local, common, weights = _local_columns(samples), _common_columns(samples), samples.weights
+    local, weights = _local_columns(samples), samples.weights
+    common = _common_columns(samples, prior.pad_to_largest)
     groups = samples.kinds if is_robust else None
     if samples.local_s is None:
         _fit_whole(solver, samples, local, common, groups)
@@ -91,18 +108,35 @@ def fit(
             weights[steps],
             None if groups is None else groups[steps],
         )
-        rest_s = samples.step_s - np.where(busy, samples.local_s, 0).max(axis=1)
-        rest = rest_s > 0
-        if rest.any():
-            solver.solve(
-                (*COMMON, PENALTY),
-                common[rest],
-                rest_s[rest],
-                weights[rest],
-                None if groups is None else groups[rest],
-            )
+        _fit_rest(solver, samples, samples.local_s, common, groups)
     values = {name: solver.values[name] for name in names}
-    return Fit(values, solver.kept, tuple(_errors(samples, solver.values)))
+    errors = tuple(_errors(samples, local, common, solver.values))
+    return Fit(values, solver.kept, errors, solver.is_settled)
+
+
+def _fit_rest(
+    solver: Solver,
+    samples: Samples,
+    local_s: np.ndarray,
+    common: np.ndarray,
+    groups: np.ndarray | None,
+) -> None:
+    """Fit what steps last longer than the own part of their slowest rank."""
+    rest_s = samples.step_s - np.where(samples.is_busy, local_s, 0).max(axis=1)
+    rows = rest_s >= -NOTHING_S
+    if not rows.any():
+        why = "every step is shorter than its slowest rank's own part"
+        solver.kept.update((name, why) for name in (*COMMON, PENALTY) if name in solver.names)
+        return
+    rest_s = np.where(rest_s > NOTHING_S, rest_s, 0)[rows]
+    solver.solve(
+        (*COMMON, PENALTY),
+        common[rows],
+        rest_s,
+        samples.weights[rows],
+        None if groups is None else groups[rows],
+        scales=np.where(rest_s > 0, rest_s, samples.step_s[rows]),  # nothing has no shares
+    )
 
 
 def _fit_whole(
@@ -124,8 +158,10 @@ def _fit_whole(
             return
         solver.values.update(prior)
         solver.kept.clear()
+        solver.is_settled = True
         columns = np.concatenate([local[steps, slowest], common], axis=1)
         solver.solve(ALL, columns, samples.step_s, samples.weights, groups)
+    solver.is_settled = False
 
 
 def _local_columns(samples: Samples) -> np.ndarray:
@@ -134,16 +170,19 @@ def _local_columns(samples: Samples) -> np.ndarray:
     return np.concatenate([ones, samples.work], axis=2)
 
 
-def _common_columns(samples: Samples) -> np.ndarray:
+def _common_columns(samples: Samples, pad_to_largest: bool) -> np.ndarray:
     """``[steps, 3]``, what those of ``COMMON`` and the penalty are multiplied with."""
     is_mixed = samples.kinds == KINDS.index("mixed")
-    return np.stack([np.ones(len(samples)), samples.tokens_a_rank, is_mixed], axis=1).astype(float)
+    tokens = samples.largest_tokens if pad_to_largest else samples.tokens_a_rank
+    return np.stack([np.ones(len(samples)), tokens, is_mixed], axis=1).astype(float)
 
 
-def _errors(samples: Samples, values: dict[str, float]) -> list[Error]:
-    local_s = _local_columns(samples) @ [values[name] for name in LOCAL]
+def _errors(
+    samples: Samples, local: np.ndarray, common: np.ndarray, values: dict[str, float]
+) -> list[Error]:
+    local_s = local @ [values[name] for name in LOCAL]
     slowest_s = np.where(samples.is_busy, local_s, 0).max(axis=1)
-    common_s = _common_columns(samples) @ [values[name] for name in (*COMMON, PENALTY)]
+    common_s = common @ [values[name] for name in (*COMMON, PENALTY)]
     parts = {"step": ((slowest_s + common_s)[:, None], samples.step_s[:, None])}
     if samples.local_s is not None:
         parts["local"] = local_s, np.where(samples.is_busy, samples.local_s, 0)
@@ -153,7 +192,7 @@ def _errors(samples: Samples, values: dict[str, float]) -> list[Error]:
     for part, (fitted, measured) in parts.items():
         for number, kind in enumerate(KINDS):
             rows = samples.kinds == number
-            counted = measured[rows] > 1e-9
+            counted = measured[rows] > NOTHING_S
             if counted.any():
                 errors = np.abs(fitted[rows][counted] / measured[rows][counted] - 1)
                 found.append(

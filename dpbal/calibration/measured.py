@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
 
 from dpbal.backends.vllm.recorder import ENGINE_STEP
+from dpbal.calibration.reading import read_table, require_numbers
 from dpbal.calibration.samples import WORK, Samples
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
-
-FEWEST_STEPS = 20
 
 COLUMNS = (
     f"columns: {', '.join(WORK)}, step_s (or start_s and end_s), rank and step (of a lockstep "
@@ -32,24 +30,19 @@ def read(paths: Sequence[Path], kind: GroupKind, dilation: float) -> Samples:
         dilation: How many times slower than the profile the clock of ``step_s`` ran; 1 on GPUs.
 
     Raises:
-        ConfigError: For a file that is not there, lacks a column, or holds too few steps.
+        ConfigError: For a file that is not there, lacks a column, or holds something else in it.
     """
-    parts = [_group(_table(path), path, kind) for path in paths]
+    parts = [_group(_table(path, kind), path, kind) for path in paths]
     ranks = max(part.work.shape[1] for part in parts)
     work = np.concatenate([_widen(part.work, ranks) for part in parts])
     step_s = np.concatenate([part.step_s for part in parts]) / dilation
-    if len(step_s) < FEWEST_STEPS:
-        raise ConfigError(
-            f"{len(step_s)} steps are too few for a fit; give at least {FEWEST_STEPS}, "
-            "better some hundred of each kind"
-        )
     measured = [part.local_s for part in parts if part.local_s is not None]
     if len(measured) < len(parts):
         return Samples(work, step_s)
     return Samples(work, step_s, np.concatenate([_widen(local_s, ranks) for local_s in measured]))
 
 
-def _table(path: Path) -> pl.DataFrame:
+def _table(path: Path, kind: GroupKind) -> pl.DataFrame:
     if path.is_dir():
         files = sorted(path.glob("steps.[0-9]*"))
         if not files:
@@ -57,15 +50,15 @@ def _table(path: Path) -> pl.DataFrame:
         rows = np.concatenate([np.fromfile(file, ENGINE_STEP) for file in files])
         names = rows.dtype.names or ()
         table = pl.DataFrame({name: rows[name] for name in names})
-        return table.filter(~pl.col("is_late")).rename({"number": "step"})
+        is_late = pl.col("is_late")
+        if (
+            kind is GroupKind.lockstep
+        ):  # without one of its ranks a step would seem to leave it idle
+            is_late = is_late.any().over("number")
+        return table.filter(~is_late).rename({"number": "step"})
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; give a csv or parquet file, or a folder")
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    except (PolarsError, OSError) as error:
-        raise ConfigError(
-            f"cannot read {path} as csv or parquet: {str(error).splitlines()[0]}"
-        ) from error
+    return read_table(path)
 
 
 def _group(table: pl.DataFrame, path: Path, kind: GroupKind) -> Samples:
@@ -76,17 +69,17 @@ def _group(table: pl.DataFrame, path: Path, kind: GroupKind) -> Samples:
     if missing:
         raise ConfigError(f"{path} has no column {', '.join(missing)}; {COLUMNS}")
     numbers = [*WORK, "step_s", *of_group, *(["local_s"] if "local_s" in table.columns else [])]
+    require_numbers(table, str(path), numbers)
     for name in numbers:
-        column = table[name]
-        if not column.dtype.is_numeric() or column.has_nulls() or not column.is_finite().all():
-            raise ConfigError(f"column {name} of {path} must hold a number in every row")
-        if (column < 0).any():
-            raise ConfigError(f"column {name} of {path} has a negative number, {column.min()}")
+        if (table[name] < 0).any():
+            raise ConfigError(f"column {name} of {path} has a negative number, {table[name].min()}")
     table = table.filter(pl.col("prefill_tokens") + pl.col("decode_seqs") > 0)
     if table.is_empty():
         raise ConfigError(f"{path} holds no step with tokens")
     if (table["step_s"] == 0).any():
         raise ConfigError(f"column step_s of {path} has a step that took no time")
+    if "local_s" in table.columns and (table["local_s"] == 0).any():
+        raise ConfigError(f"column local_s of {path} has a rank with tokens that took no time")
     if kind is GroupKind.independent:
         steps, ranks = np.arange(len(table)), np.zeros(len(table), np.int64)
     else:

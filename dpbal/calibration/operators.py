@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from dpbal.calibration.batches import Decode, Prefill, work
-from dpbal.calibration.samples import Samples
+from dpbal.calibration.samples import WORK, Samples
 from dpbal.calibration.tables import Tables
 
 MIN_TOKENS = 64
@@ -76,7 +76,9 @@ class Operators(ABC):
             Prefill(whole.prompts, whole.length - begun.length, begun.length)
             for begun in measured
             for whole in measured
-            if whole.prompts == begun.prompts and whole.length > begun.length >= MIN_CONTEXT
+            if whole.prompts == begun.prompts
+            and whole.length > begun.length >= MIN_CONTEXT
+            and (whole.prompts, 1) in self._prefill_s
         ]
         return [
             prefill for prefill in measured + chunks if MIN_TOKENS <= prefill.tokens <= max_tokens
@@ -107,7 +109,7 @@ class Operators(ABC):
             *((None, decode) for decode in decodes),
             *itertools.product(prefills, decodes),
         ]
-        rows = np.array([work(prefill, decode) for prefill, decode in steps])
+        rows = np.array([work(*step) for step in steps]).reshape(-1, len(WORK))
         local_s = np.array([self.local_s(prefill, decode) for prefill, decode in steps])
         tokens = rows[:, :2].sum(axis=1) * self.ranks
         common_s = np.array([self.common_s(int(count)) for count in tokens])

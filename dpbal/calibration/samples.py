@@ -55,6 +55,11 @@ class Samples:
         return np.asarray(self.work[:, :, :2].sum(axis=(1, 2)) / self.work.shape[1])
 
     @property
+    def largest_tokens(self) -> np.ndarray:
+        """``[steps]``, tokens of the rank that has most."""
+        return np.asarray(self.work[:, :, :2].sum(axis=2).max(axis=1))
+
+    @property
     def is_busy(self) -> np.ndarray:
         """``[steps, ranks]``, whether the rank has work."""
         return np.asarray(self.work[:, :, :2].sum(axis=2) > 0)

@@ -20,6 +20,9 @@ HUBER, BISQUARE = 1.345, 4.685
 ENOUGH = 20
 """Steps of a group that has a standard deviation of its own."""
 
+SETTLED_SHARE = 1e-3
+"""Less than this share of a step is no more than rounding, when rounds are over."""
+
 ROUNDS = 30
 """Most times that steps are weighted anew."""
 
@@ -32,11 +35,13 @@ class Solver:
         names: Of those to find; the others stay.
         values: Of all constants.
         kept: Why one was not found.
+        is_settled: False if the values still moved when the last search for them was stopped.
     """
 
     names: tuple[str, ...]
     values: dict[str, float]
     kept: dict[str, str] = field(default_factory=dict)
+    is_settled: bool = True
 
     def solve(
         self,
@@ -45,6 +50,7 @@ class Solver:
         seconds: np.ndarray,
         weights: np.ndarray,
         groups: np.ndarray | None,
+        scales: np.ndarray | None = None,
     ) -> None:
         """Find those of ``all_names`` that are asked for and can be told from the steps.
 
@@ -55,18 +61,21 @@ class Solver:
             weights: ``[steps]``.
             groups: ``[steps]``, those among which a step far off the others loses its weight;
                 None where all are alike true.
+            scales: ``[steps]``, seconds whose shares errors are; those of the steps if None.
         """
         free = [index for index, name in enumerate(all_names) if name in self.names]
-        relative = columns / seconds[:, None]
+        scales = seconds if scales is None else scales
+        relative, whole = columns / scales[:, None], seconds / scales
         while free:
             others = [index for index in range(len(all_names)) if index not in free]
-            target = 1 - relative[:, others] @ [self.values[all_names[at]] for at in others]
-            found, robust = _least_squares(relative[:, free], target, weights, groups)
+            target = whole - relative[:, others] @ [self.values[all_names[at]] for at in others]
+            found, robust, is_settled = _least_squares(relative[:, free], target, weights, groups)
             worst = _least_certain(relative[:, free], target, found, robust)
             if worst is None:
                 self.values.update(
                     (all_names[at], float(value)) for at, value in zip(free, found, strict=True)
                 )
+                self.is_settled = self.is_settled and is_settled
                 return
             at, why = worst
             self.kept[all_names[free[at]]] = why
@@ -75,8 +84,8 @@ class Solver:
 
 def _least_squares(
     relative: np.ndarray, target: np.ndarray, weights: np.ndarray, groups: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Non-negative values, and the weights that steps had in the end."""
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Non-negative values, the weights that steps had in the end, and whether both settled."""
     robust = weights
     found = np.zeros(relative.shape[1])
     for turn in range(ROUNDS):
@@ -88,7 +97,7 @@ def _least_squares(
         found = nnls(matrix / sizes, target * roots)[0] / sizes
         residuals = np.abs(target - relative @ found)
         if groups is None:
-            return found, weights
+            return found, weights, True
         scale = _scales(residuals, groups)
         if turn < ROUNDS // 3:
             robust = weights * np.minimum(1, HUBER * scale / np.maximum(residuals, 1e-12))
@@ -96,7 +105,8 @@ def _least_squares(
             robust = weights * np.clip(1 - (residuals / (BISQUARE * scale)) ** 2, 0, None) ** 2
             if np.allclose(found, before, rtol=1e-6, atol=0):
                 break
-    return found, robust
+    moved = np.abs(relative @ (found - before)).max()  # of a step's seconds
+    return found, robust, bool(moved < SETTLED_SHARE)
 
 
 def _least_certain(

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from dpbal.errors import ConfigError
+from dpbal.calibration.reading import read_table, require_numbers
+from dpbal.errors import ConfigError, unknown
 
 SUFFIXES = (".parquet", ".csv", ".txt")
 """Of a table; the last is a csv as well."""
@@ -21,6 +24,18 @@ ROWS = 8192
 """Rows of the product whose time gives the rate of all."""
 
 BF16_BYTES = 2
+
+WEIGHT_BYTES = {
+    "bfloat16": BF16_BYTES,
+    "float16": 2,
+    "fp8": 1,
+    "fp8_block": 1,
+    "sq": 1,  # SmoothQuant, int8
+    "int8_wo": 1,
+    "int4_wo": 1 / 2,
+    "nvfp4": 1 / 2 + 1 / 16,  # a scale of one byte for 16 numbers
+}
+"""Of a number, by its type's name in the tables; scales of 128 numbers and more are left out."""
 
 LAUNCH_S = 3e-6
 """Seconds of a kernel that does next to nothing."""
@@ -85,28 +100,42 @@ class Tables:
     folder: Path
     engine: str
 
-    def rows(self, name: str, **where: str | int) -> pl.DataFrame:
+    def rows(self, name: str, numbers: tuple[str, ...], **where: str | int) -> pl.DataFrame:
         """The rows of a table that have these values in these columns.
 
+        Args:
+            name: Of the table.
+            numbers: Columns that must hold numbers, besides ``latency``.
+            where: Value of each column.
+
         Raises:
-            ConfigError: If there is no such table, no such column, or no such row.
+            ConfigError: If there is no such table, no such column, or no such row, or if a column
+                holds text instead of numbers or numbers instead of text.
         """
-        table = self._read(name)
-        missing = [column for column in (*where, "latency") if column not in table.columns]
+        table, title = self._read(name), f"table {name} below {self.folder}"
+        numbers = (*numbers, "latency")
+        missing = [column for column in (*where, *numbers) if column not in table.columns]
         if missing:
             raise ConfigError(
-                f"table {name} below {self.folder} has no column {', '.join(missing)}; "
-                f"it has {', '.join(table.columns)}"
+                f"{title} has no column {', '.join(missing)}; it has {', '.join(table.columns)}"
             )
+        for column, value in where.items():
+            if table[column].dtype.is_numeric() != isinstance(value, int):
+                raise ConfigError(
+                    f"column {column} of {title} holds {table[column].dtype}, which has no {value}"
+                )
         rows = table.filter(*(pl.col(column) == value for column, value in where.items()))
         if rows.is_empty():
             given = ", ".join(f"{column}={value}" for column, value in where.items())
-            raise ConfigError(f"table {name} below {self.folder} has no row with {given}")
+            raise ConfigError(f"{title} has no row with {given}")
+        require_numbers(rows, title, list(numbers))
+        if (rows["latency"] <= 0).any():
+            raise ConfigError(f"column latency of {title} has a time that is not above 0")
         return rows
 
     def curve(self, name: str, size: str, unit_s: float = 1e-3, **where: str | int) -> Curve:
         """Seconds over the column ``size``, of rows whose latency counts units of ``unit_s``."""
-        rows = self.rows(name, **where)
+        rows = self.rows(name, (size,), **where)
         return Curve(rows[size].to_numpy(), unit_s * rows["latency"].to_numpy())
 
     def product(self, dtype: str, n: int, k: int) -> Product:
@@ -114,8 +143,20 @@ class Tables:
 
         Between the widths of the table, and beyond them, the logarithm of its time is straight in
         the logarithm of the width.
+
+        Raises:
+            ConfigError: If the type is not known, or the table does not have what is needed.
         """
-        rows = self.rows("gemm_perf", gemm_dtype=dtype).filter(pl.col("m") == ROWS)
+        if dtype not in WEIGHT_BYTES:
+            raise ConfigError(unknown("type of weights", dtype, WEIGHT_BYTES))
+        rows = self.rows("gemm_perf", ("m", "n", "k"), gemm_dtype=dtype).filter(pl.col("m") == ROWS)
+        for column, width in (("n", n), ("k", k)):
+            widths = rows[column].unique().to_list()
+            if width not in widths and len(widths) < 2:
+                raise ConfigError(
+                    f"table gemm_perf below {self.folder} has no two widths {column} with "
+                    f"gemm_dtype={dtype}, m={ROWS}, from which {column}={width} follows"
+                )
         seconds_log = 0.0
         for n_at, n_share in _shares(rows["n"].unique().sort().to_list(), n):
             for k_at, k_share in _shares(rows["k"].unique().sort().to_list(), k):
@@ -126,8 +167,8 @@ class Tables:
                         f"gemm_dtype={dtype}, m={ROWS}, n={n_at}, k={k_at}"
                     )
                 seconds_log += n_share * k_share * np.log(1e-3 * found.to_numpy().mean())
-        weight_bytes = n * k * (BF16_BYTES if dtype == "bfloat16" else 1)
-        return Product(self.elementwise_s(weight_bytes), float(np.exp(seconds_log)) / ROWS)
+        weights_s = self.elementwise_s(n * k * WEIGHT_BYTES[dtype])
+        return Product(weights_s, float(np.exp(seconds_log)) / ROWS)
 
     def elementwise_s(self, bytes_moved: float) -> float:
         """Seconds of a kernel that only moves bytes: by the memory's bandwidth, not measured."""
@@ -138,7 +179,16 @@ class Tables:
         path = self.folder.parent.parent / f"{self.folder.name}.yaml"
         if not path.is_file():
             raise ConfigError(f"expected {path}, which says the memory's bandwidth (gpu.mem_bw)")
-        return float(OmegaConf.load(path).gpu.mem_bw)
+        try:
+            system = OmegaConf.load(path)
+            given = (
+                OmegaConf.select(system, "gpu.mem_bw") if isinstance(system, DictConfig) else None
+            )
+        except (OmegaConfBaseException, YAMLError, OSError):
+            given = None
+        if not isinstance(given, int | float) or not 0 < given < float("inf"):
+            raise ConfigError(f"{path} must give gpu.mem_bw, the memory's bytes a second, above 0")
+        return float(given)
 
     def _read(self, name: str) -> pl.DataFrame:
         found = [
@@ -152,7 +202,7 @@ class Tables:
                 f"*/{self.engine}/VERSION/{name}.parquet as in AIConfigurator's systems/data/SYSTEM"
             )
         path = max(found, key=lambda path: _version(path.parent.name))
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        return read_table(path)
 
 
 def _shares(widths: list[int], width: int) -> list[tuple[int, float]]:

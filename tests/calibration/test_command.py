@@ -11,6 +11,7 @@ import dpbal
 from dpbal.calibration.cli import main
 from dpbal.calibration.fit import ALL, COMMON, LOCAL
 from dpbal.calibration.samples import WORK, Samples
+from dpbal.calibration.tables import LAUNCH_S, Tables
 from dpbal.parts import build_step_time
 from dpbal.step_time import StepTime
 from tests.calibration import tables
@@ -125,6 +126,10 @@ def changed(**columns: pl.Expr) -> pl.DataFrame:
         (changed(pairs=pl.lit(float("nan"))), "column pairs of FILE must hold a number"),
         (changed(step_s=pl.lit(-1.0)), "column step_s of FILE has a negative number, -1.0"),
         (changed(step_s=pl.lit(0.0)), "column step_s of FILE has a step that took no time"),
+        (
+            changed(local_s=pl.when(pl.col("step") == 7).then(0.0).otherwise(0.01)),
+            "column local_s of FILE has a rank with tokens that took no time",
+        ),
         (changed(rank=pl.lit(0), step=pl.lit(0)), "FILE has two rows of the same step and rank"),
         (changed().filter(pl.col("step") < 9), "steps are too few for a fit; give at least 20"),
         (
@@ -165,6 +170,19 @@ def test_a_table_that_will_not_do_is_one_line(
             "3 devices cannot share 8 KV heads evenly",
         ),
         (["tables", "."], "no tables of system h200_sxm in .; give the folder of"),
+        (
+            ["tables", "aic", "--weights", "fp7"],
+            "unknown type of weights 'fp7'; did you mean 'fp8'",
+        ),
+        (["tables", "aic", "--devices", "2"], "deepseek_v3 has no --devices; leave it out"),
+        (
+            ["tables", "aic", "--architecture", "llama31_8b", "--exchange-ranks", "4"],
+            "llama31_8b has no --exchange-ranks; leave it out",
+        ),
+        (
+            ["tables", "aic", "--max-prefill-tokens", "1", "--kv-capacity-tokens", "1"],
+            "0 steps are",
+        ),
         ([], "required: COMMAND; type dpbal-calibrate --help"),
     ],
 )
@@ -214,6 +232,81 @@ def test_a_replica_pays_for_its_own_operators_alone(tmp_path: Path, run: Run) ->
     widths = (2560 * 8192, 8192 * 2048, 14_336 * 8192, 8192 * 7168)  # of a device
     token = 80 * (sum(widths) * 1e-12 + 2e-9 * 8192)
     assert 1e3 * step_time.prefill_s_per_token == pytest.approx(token, rel=0.05)
+
+
+ATTENTION, GEMM = "attention/vllm/0.24.0/context_attention_perf", "gemm/vllm/0.24.0/gemm_perf"
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "message"),
+    [
+        (ATTENTION, {"num_heads": pl.lit("many")}, "column num_heads of table context_attention"),
+        (ATTENTION, {"isl": pl.lit("long")}, "column isl of table context_attention_perf below"),
+        (ATTENTION, {"latency": pl.lit("?")}, "column latency of table context_attention_perf"),
+        (ATTENTION, {"latency": pl.lit(0.0)}, "has a time that is not above 0"),
+        (GEMM, {"gemm_dtype": pl.lit(16)}, "column gemm_dtype of table gemm_perf below"),
+        (GEMM, {"n": pl.lit(4096)}, "has no two widths n with gemm_dtype=bfloat16, m=8192"),
+        (GEMM, {"m": pl.lit(1)}, "has no two widths n with gemm_dtype=bfloat16, m=8192"),
+    ],
+)
+def test_an_operator_table_that_will_not_do_is_one_line(
+    name: str, columns: dict[str, pl.Expr], message: str, tmp_path: Path, run: Run
+) -> None:
+    folder = tables.write(tmp_path / "aic")
+    path = folder / "systems" / "data" / "h200_sxm" / f"{name}.parquet"
+    pl.read_parquet(path).with_columns(**columns).write_parquet(path)
+    out, error, code = run("tables", folder, "--architecture", "llama31_70b", "--devices", "4")
+    assert (out, code, error.count("\n")) == ("", 2, 1)
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            f"data/h200_sxm/{GEMM}.parquet",
+            "version https://git-lfs.github.com/",
+            "type git lfs pull",
+        ),
+        (f"data/h200_sxm/{GEMM}.parquet", "none", "as csv or parquet"),
+        ("h200_sxm.yaml", "gpu: {mem: 3}", "must give gpu.mem_bw"),
+        ("h200_sxm.yaml", "gpu: {mem_bw: fast}", "must give gpu.mem_bw"),
+        ("h200_sxm.yaml", "gpu: [", "must give gpu.mem_bw"),
+        ("h200_sxm.yaml", "", "must give gpu.mem_bw"),
+    ],
+)
+def test_an_operator_file_that_cannot_be_read_is_one_line(
+    name: str, text: str, message: str, tmp_path: Path, run: Run
+) -> None:
+    folder = tables.write(tmp_path / "aic")
+    (folder / "systems" / name).write_text(text)
+    out, error, code = run("tables", folder)
+    assert (out, code, error.count("\n")) == ("", 2, 1)
+    assert message in error
+
+
+def test_weights_of_four_bits_are_read_faster(tmp_path: Path) -> None:
+    folder = tables.write(tmp_path / "aic")
+    (folder / "systems" / "h200_sxm.yaml").write_text("gpu: {mem_bw: 1.0e12}\n")
+    data = folder / "systems" / "data" / "h200_sxm"
+    path = data / f"{GEMM}.parquet"
+    gemm = pl.read_parquet(path).filter(gemm_dtype="bfloat16")
+    kinds = ("bfloat16", "fp8", "int4_wo", "nvfp4")
+    pl.concat([gemm.with_columns(gemm_dtype=pl.lit(kind)) for kind in kinds]).write_parquet(path)
+    products = [Tables(data, "vllm").product(kind, 8192, 8192) for kind in kinds]
+    seconds = [product.weights_s - LAUNCH_S for product in products]
+    assert seconds == pytest.approx([seconds[1] * size for size in (2, 1, 0.5, 0.5625)])
+
+
+def test_a_fit_that_does_not_settle_says_so(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "steps.csv"
+    rows(samples(work(300, 8), noise=0.03)).write_csv(file)
+    remark = "# The fit was stopped while its constants still moved"
+    assert remark not in run("steps", file)[0]
+    monkeypatch.setattr("dpbal.calibration.fit.ROUNDS", 1)
+    assert remark in run("steps", file)[0]
 
 
 def test_the_newest_version_of_a_table_counts(tmp_path: Path, run: Run) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from dpbal.calibration.fit import ALL, COMMON, LOCAL, PENALTY, fit
 from dpbal.calibration.samples import Samples
+from dpbal.errors import ConfigError
 from dpbal.step_time import StepTime
 from tests.calibration.steps import TRUE, changed, samples, work
 
@@ -100,3 +103,47 @@ def test_errors_are_those_of_the_steps() -> None:
     kept = fit(samples(rows, has_local=True), COMMON, changed(TRUE, {"fixed_s": 16e-3}))
     (worst,) = (e for e in kept.errors if (e.part, e.kind) == ("local", "decode"))
     assert worst.largest > 0.3
+
+
+def test_steps_that_last_no_longer_than_their_slowest_rank_have_no_common_part() -> None:
+    measured = samples(work(300, 4), changed(TRUE, dict.fromkeys((*COMMON, PENALTY), 0.0)), 0.03)
+    parts = samples(measured.work, TRUE, 0.03, has_local=True).local_s
+    assert parts is not None
+    found = fit(Samples(measured.work, parts.max(axis=1), parts), ALL, WRONG)
+    assert not found.kept
+    assert [found.values[name] for name in (*COMMON, PENALTY)] == [0, 0, 0]
+
+
+def test_some_steps_without_a_common_part_do_not_outweigh_the_others() -> None:
+    measured = samples(work(600, 4), noise=0.02, has_local=True)
+    assert measured.local_s is not None
+    step_s = measured.step_s.copy()
+    step_s[::15] = measured.local_s.max(axis=1)[::15]
+    found = fit(Samples(measured.work, step_s, measured.local_s), ALL, WRONG)
+    for name in (*COMMON, PENALTY):
+        assert found.values[name] == pytest.approx(getattr(TRUE, name), rel=0.1), name
+
+
+def test_where_no_step_tells_the_common_part_it_is_the_priors_and_said_so() -> None:
+    measured = samples(work(300, 4), has_local=True)
+    assert measured.local_s is not None
+    short = Samples(measured.work, measured.local_s.max(axis=1) / 2, measured.local_s)
+    found = fit(short, ALL, WRONG)
+    for name in (*COMMON, PENALTY):
+        assert found.values[name] == getattr(WRONG, name)
+        assert found.kept[name] == "every step is shorter than its slowest rank's own part"
+
+
+@pytest.mark.parametrize("has_local", [False, True])
+def test_a_padded_common_part_grows_with_the_largest_rank(has_local: bool) -> None:
+    padded = dataclasses.replace(TRUE, pad_to_largest=True)
+    measured = samples(work(1500, 8), padded, 0.02, has_local=has_local)
+    prior = dataclasses.replace(padded, common_s_per_token=4 * TRUE.common_s_per_token)
+    found = fit(measured, tuple(name for name in ALL if name != "fixed_s"), prior)
+    for name in COMMON:
+        assert found.values[name] == pytest.approx(getattr(TRUE, name), rel=0.1), name
+
+
+def test_few_steps_are_refused() -> None:
+    with pytest.raises(ConfigError, match="19 steps are too few for a fit; give at least 20"):
+        fit(samples(work(40, 2)[:19]), ALL, TRUE)

@@ -1,5 +1,3 @@
-"""For tests/calibration/, once ENGINE_STEP has decode_kv_tokens and pairs (recorder.patch)."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -34,3 +32,19 @@ def test_the_records_of_engines_give_the_constants_back(tmp_path: Path) -> None:
     found = fit(read([tmp_path], GroupKind.lockstep, dilation), ALL, TRUE)
     for name in ALL:
         assert found.values[name] == pytest.approx(getattr(TRUE, name), rel=1e-3), name
+
+
+@pytest.mark.parametrize(("kind", "counted"), [("lockstep", 20), ("independent", 50)])
+def test_a_late_rank_takes_its_lockstep_step_with_it(
+    kind: str, counted: int, tmp_path: Path
+) -> None:
+    for rank in range(2):
+        rows = np.zeros(30, ENGINE_STEP)
+        rows["rank"], rows["number"], rows["end_s"] = rank, np.arange(30), 1.0
+        rows["decode_seqs"] = rows["decode_kv_tokens"] = 1
+        rows["local_s"] = 0.5
+        rows["is_late"] = (rank == 1) & (np.arange(30) % 3 == 0)
+        rows.tofile(tmp_path / f"steps.{rank}")
+    steps = read([tmp_path], GroupKind(kind), 1.0)
+    assert len(steps) == counted
+    assert steps.is_busy.all()
