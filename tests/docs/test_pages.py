@@ -100,6 +100,7 @@ def test_everything_a_run_leaves_is_explained(
     columns = [c for file in tmp_path.glob("*.parquet") for c in polars.read_parquet_schema(file)]
     nested = [k for key in ("requests", "gap_closed", "speed", "decisions") for k in result[key]]
     nested += [field.name for field in dataclasses.fields(Emulation)]
+    nested += [*result["loss"], *result["loss"]["all"]]
     files = [path.name for path in tmp_path.iterdir()]
     for name in [*result, *nested, *columns, *files]:
         assert f"`{name}`" in PAGES["docs/simulator.md"], f"{name} is not explained"

@@ -135,6 +135,7 @@ def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch)
         start: Callable[..., None] = lambda *_, **__: None,
         executor: type = EmulatedExecutor,
         scheduler: dict[str, Any] | None = None,
+        model_config: dict[str, Any] | None = None,
         **parallel: Any,
     ) -> Any:
         server = vllm_config(model_folders[served])
@@ -143,6 +144,8 @@ def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch)
             setattr(server.parallel_config, name, value)
         for name, value in (scheduler or {}).items():
             setattr(server.scheduler_config, name, value)
+        for name, value in (model_config or {}).items():
+            setattr(server.model_config, name, value)
         manager = SimpleNamespace()
         made.append(manager)
         starting(start, settings)(manager, vllm_config=server, executor_class=executor)

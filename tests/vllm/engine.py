@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 STEP_S = 0.02
-"""How long the engine says that a step took."""
+"""How long the engine says that a wave's first step took; the next takes twice as long, ..."""
 
 STOP = 5
 """A token that ends a request."""
@@ -102,6 +102,14 @@ class Engine:
         kv_blocks: Of its KV cache, without vLLM's null block.
         seed: Of what the model says.
         dispatchers: Columns of the acknowledgement table.
+
+    Attributes:
+        wave: Times that the group has had work, before this one.
+        turns: Of the loop, in this wave.
+        given: Tokens that each turn scheduled.
+        tells_steps: Whether its executor says how long each step took.
+        outputs: What the requests were given.
+        requests: All that came.
     """
 
     def __init__(
@@ -145,6 +153,8 @@ class Engine:
         self._depth = 2 if is_async else 1
         self._speculates = config.speculative_config is not None
         self.wave = self.turns = 0
+        self.given: list[int] = []
+        self.tells_steps = True
         self.outputs: list[Any] = []
         self.requests: list[Any] = []
 
@@ -192,8 +202,9 @@ class Engine:
         Returns:
             Whether a step has ended, and was reported.
         """
-        self.scheduler.pace(self.wave, self.turns, STEP_S)
+        self.scheduler.pace(self.wave, self.turns, self._took_s if self.tells_steps else None)
         self.turns += 1
+        self.given.append(0)
         if self.scheduler.has_requests():
             scheduled = self._schedule()
             has_more = bool(scheduled.num_scheduled_tokens) or self.scheduler.has_requests()
@@ -223,6 +234,9 @@ class Engine:
         """Serve no more."""
         self.scheduler.shutdown()
 
+    def _took_s(self, back: int) -> float:
+        return STEP_S * (1 + self.turns - back)
+
     def _schedule(self) -> SchedulerOutput:
         scheduler = self.scheduler
         scheduled = scheduler.schedule()
@@ -231,6 +245,7 @@ class Engine:
             key for key in scheduled.num_scheduled_tokens if not requests[key].is_prefill_chunk
         }
         self._under_way.append(Step(scheduled, frozenset(samples)))
+        self.given[-1] = scheduled.total_num_scheduled_tokens
         return scheduled
 
     def _update(self) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from random import Random
+from threading import Thread
 from typing import Any
 
 import pytest
 
+from dpbal.backends.vllm.barrier import Barrier, LockstepDevice
+from dpbal.backends.vllm.batch import Work
+from dpbal.backends.vllm.device import Ticket
 from dpbal.backends.vllm.pacing import Pacing
 from dpbal.core import VECTOR
+from dpbal.step_time import StepTime
 from dpbal.transports import Shm
 from dpbal.transports.base import Vectors
 from tests.vllm.engine import BLOCK, COSTS, STEP_S, Engine, MakeEngine
@@ -144,6 +149,74 @@ def test_a_vector_says_what_the_last_step_was_given(make_engine: MakeEngine, pee
     assert told(engine)["done_tokens"] == 0
 
 
+@both_schedulers
+def test_a_vector_tells_the_length_of_the_step_whose_work_it_tells(
+    make_engine: MakeEngine, is_async: bool
+) -> None:
+    engine = make_engine(is_async=is_async, budget={"name": "time_cap", "step_s": 10.0})
+    lag = 2 if is_async else 1
+    for turn in range(30):
+        if turn in (3, 4, 15, 20):
+            engine.add(str(turn), [20 + turn] * (10 + turn), max_tokens=4, stops=False)
+        engine.step()
+        found = told(engine)
+        of = turn - lag
+        expected = (engine.given[of], STEP_S * (1 + of)) if of >= 0 else (0, 0.0)
+        assert (found["done_tokens"], found["step_s"]) == expected, turn
+    assert 0 in engine.given[5:]
+    assert max(engine.given) > 10
+
+
+@both_schedulers
+def test_a_clock_on_the_host_is_believed_only_while_every_turn_waits_for_a_step(
+    make_engine: MakeEngine, is_async: bool
+) -> None:
+    engine = make_engine(is_async=is_async, budget={"name": "time_cap", "step_s": 10.0})
+    engine.tells_steps = False
+    lag = 2 if is_async else 1
+    worked = 0
+    believed = set()
+    for turn in range(40):
+        if turn in (4, 20):
+            engine.add(str(turn), [turn] * 50, max_tokens=8, stops=False)
+        engine.step()
+        found = told(engine)
+        assert (found["step_s"] > 0) == (worked > lag), turn
+        believed.add(found["step_s"] > 0)
+        worked = worked + 1 if engine.given[-1] else 0
+    assert believed == {False, True}
+
+
+def test_ranks_mean_the_same_step_however_far_each_has_waited() -> None:
+    costs = StepTime(fixed_s=0.001, prefill_s_per_token=1e-5)
+    prefill = [100 * (turn % 4) for turn in range(16)]
+    barrier = Barrier.create(2)
+    found: list[list[float]] = [[], []]
+
+    def run(rank: int, depth: int) -> None:
+        device = LockstepDevice(costs, 1.0, barrier.address, rank)
+        under_way: list[Ticket] = []
+        for tokens in prefill:
+            found[rank].append(device.took_s(2))
+            under_way.append(device.submit(Work(prefill_tokens=tokens * (1 - rank), decode_seqs=1)))
+            if len(under_way) == depth:
+                device.finish(under_way.pop(0))
+        for ticket in under_way:
+            device.finish(ticket)
+        device.close()
+
+    threads = [Thread(target=run, args=(rank, 2 - rank)) for rank in range(2)]  # 1 runs dummies
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    barrier.close()
+    took_s = [costs.fixed_s + costs.prefill_s(tokens) for tokens in prefill]
+    for rank in range(2):
+        assert found[rank][:2] == [0, 0]
+        assert found[rank][3:] == pytest.approx(took_s[1:-2])  # the first began when each came
+
+
 def test_each_chunk_is_what_its_seconds_hold_at_its_context(make_engine: MakeEngine) -> None:
     engine = make_engine(budget={"name": "time_cap", "step_s": 0.0003})
     engine.add("1", [20] * 100, max_tokens=1, stops=False)
@@ -231,6 +304,42 @@ def test_a_rank_without_work_publishes_all_the_same(
         peer.publish(0, turn)
         assert peer.read(0, turn, vectors)
         assert vectors["prefill_requests"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("room_s", "is_taken"), [(0.0, False), (2.5e-5, True), (1.0, True)])
+def test_a_last_token_padded_for_speculation_is_taken_whole_or_not_at_all(
+    make_engine: MakeEngine, room_s: float, is_taken: bool
+) -> None:
+    step_s = COSTS.decode_s(1, 40) + room_s
+    engine = make_engine(speculates=True, budget={"name": "time_cap", "step_s": step_s})
+    tokens = [20] * 2 * BLOCK + [7]
+    engine.add("before", tokens, max_tokens=100, stops=False)
+    for _ in range(5):
+        engine.step()
+    assert engine.outputs
+    engine.add("cached", tokens, max_tokens=100, stops=False)
+    engine.step()
+    computed = engine.scheduler.requests["cached"].num_computed_tokens
+    assert (computed > 2 * BLOCK) == is_taken
+    engine.step()
+    one_s = COSTS.prefill_s(1, 2 * BLOCK) if is_taken else 0.0
+    assert told(engine)["done_prefill_s"] == pytest.approx(one_s)
+
+
+def test_a_speculating_request_is_one_decode(make_engine: MakeEngine) -> None:
+    engine = make_engine(speculates=True, budget={"name": "time_cap", "step_s": 10.0})
+    for key in ("1", "2"):
+        engine.add(key, [20] * 10, max_tokens=60, stops=False)
+    engine.step()
+    most = 0
+    for _ in range(12):
+        before = told(engine)
+        engine.step()
+        found = told(engine)
+        if before["decode_seqs"] == 2:
+            most = max(most, found["done_tokens"])
+            assert found["done_decode_s"] == pytest.approx(before["decode_s"])
+    assert most > 2
 
 
 @pytest.mark.usefixtures("peer")

@@ -66,6 +66,12 @@ INTERVAL = "leave out --prefill-schedule-interval"
         (GroupKind.independent, {"name": "fixed"}, {"prefill_schedule_interval": 2}, INTERVAL),
         (GroupKind.lockstep, LEVEL, {"prefill_schedule_interval": 2}, INTERVAL),
         (GroupKind.lockstep, LEVEL, {"enable_chunked_prefill": False}, "--no-enable-chunked-pref"),
+        (
+            GroupKind.lockstep,
+            LEVEL,
+            {"disable_chunked_mm_input": True},
+            "--disable-chunked-mm-input",
+        ),
         (GroupKind.lockstep, {"name": "aligned", "ranks": 3}, {}, "3 ranks, but the group has 2"),
     ],
 )
@@ -78,6 +84,14 @@ def test_budgets_that_the_server_cannot_keep_to_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         serve(Settings(config(kind, budget=budget)), kind, scheduler=scheduler)
+
+
+def test_prompts_that_an_encoder_takes_whole_are_not_cut(serve: Serve) -> None:
+    encodes = {"is_encoder_decoder": True}
+    kind = GroupKind.lockstep
+    with pytest.raises(ConfigError, match="encoder takes a prompt whole; type budget=fixed"):
+        serve(Settings(config(kind, budget=LEVEL)), kind, model_config=encodes)
+    serve(Settings(config(kind)), kind, model_config=encodes)
 
 
 @pytest.mark.parametrize("name", BUDGETS)

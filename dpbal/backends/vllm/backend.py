@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from dpbal.backends.base import BACKENDS, Backend, Parts, Records
 from dpbal.backends.simulator.simulator import Simulator
@@ -55,6 +55,10 @@ class Vllm(Backend):
         own = vars(self)
         shared = {field.name: own[field.name] for field in fields(Simulator) if field.name in own}
         return Simulator(vector_lag=self.vector_lag, **shared)
+
+    def baseline(self) -> Vllm:
+        """Without vLLM's own interval."""
+        return replace(self, prefill_schedule_interval=None)
 
     @property
     def vector_lag(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import NamedTuple
 
 from dpbal.backends.vllm.batch import Work
@@ -11,6 +12,10 @@ from dpbal.step_time import StepTime
 
 LATE_S = 0.001
 """A host that goes on so long after a step's end has not held anything up worth counting."""
+
+
+REMEMBERED = 8
+"""Steps whose durations are known; a scheduler a step ahead asks for the last but one."""
 
 
 class Ticket(NamedTuple):
@@ -56,16 +61,13 @@ class Device(ABC):
     Args:
         step_time: The profile.
         dilation: How many times slower than the profile says steps are.
-
-    Attributes:
-        step_s: How long the step that ended last took, undilated; 0 before the first.
     """
 
     def __init__(self, step_time: StepTime, dilation: float) -> None:
-        self.step_s = 0.0
         self._step_time = step_time
         self._dilation = dilation
-        self._submitted = 0
+        self._submitted = self._ended = 0
+        self._took_s: deque[float] = deque(maxlen=REMEMBERED)
         self._end_s = 0.0
         self._rests = True
 
@@ -90,11 +92,24 @@ class Device(ABC):
         """Wait for the end of a step; steps are finished in the order of their submission."""
         start_s, end_s = self._times_s(ticket)
         self._end_s = end_s
-        self.step_s = (end_s - start_s) / self._dilation
+        self._ended = ticket.number + 1
+        self._took_s.append((end_s - start_s) / self._dilation)
         wait_s = end_s - time.monotonic()
         if wait_s > 0:
             time.sleep(wait_s)
         return Step(ticket.number, start_s, end_s, wait_s < -LATE_S)
+
+    def took_s(self, back: int) -> float:
+        """How long the step took that was submitted ``back`` steps ago, 1 being the last.
+
+        Steps of the ranks of a lockstep group have the same numbers, so that all ranks between the
+        same two steps mean the same one, however far each has waited.
+
+        Returns:
+            Seconds, undilated; 0 where the step has not ended, or is long past.
+        """
+        place = self._submitted - back - self._ended
+        return self._took_s[place] if -len(self._took_s) <= place < 0 else 0.0
 
     def _queue(self, ticket: Ticket) -> None:  # noqa: B027 - a GPU alone tells nobody
         """A step has been submitted."""

@@ -86,10 +86,9 @@ class EmulatedExecutor(Executor):
         """A step may be submitted before the one before it has ended."""
         return True
 
-    @property
-    def step_s(self) -> float:
-        """How long the step that ended last took, undilated."""
-        return self._device.step_s
+    def took_s(self, back: int) -> float:
+        """How long the step took that was started ``back`` steps ago, undilated; 0 if unknown."""
+        return self._device.took_s(back)
 
     def _init_executor(self) -> None:
         self._settings = Settings.from_environment()

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Method = Callable[..., Any]
 
-UNLIMITED = "fixed"
-"""The budget that leaves a step as vLLM fills it."""
-
 
 def coordinating(start: Method) -> Method:
     """A start of the coordinator that forks it where the engines will be forked."""
@@ -151,8 +148,8 @@ def _refuse_budget(vllm_config: VllmConfig, settings: Settings) -> None:
         ConfigError: With the way out.
     """
     scheduler, ranks = vllm_config.scheduler_config, vllm_config.parallel_config.data_parallel_size
-    name = settings.config.budget["name"]
-    settings.budget.start(ranks, settings.step_time, scheduler.max_num_batched_tokens)
+    budget, name = settings.budget, settings.config.budget["name"]
+    budget.start(ranks, settings.step_time, scheduler.max_num_batched_tokens)
     if scheduler.prefill_schedule_interval > 1:
         out = "leave out --prefill-schedule-interval (backend.prefill_schedule_interval=null)"
         if not settings.is_lockstep:
@@ -160,15 +157,27 @@ def _refuse_budget(vllm_config: VllmConfig, settings: Settings) -> None:
                 f"vLLM's prefill interval does nothing where ranks step alone; {out}, "
                 "or take a mixture of experts (group.kind=lockstep)"
             )
-        if name != UNLIMITED:
+        if not budget.is_static:
             raise ConfigError(
                 f"vLLM's prefill interval and budget {name!r} would both hold prefill back; {out}, "
-                f"or type budget={UNLIMITED}"
+                "or type budget=fixed"
             )
-    if name != UNLIMITED and not scheduler.enable_chunked_prefill:
+    if budget.is_static:
+        return
+    if vllm_config.model_config.is_encoder_decoder:
+        raise ConfigError(
+            f"budget {name!r} cuts prompts into chunks, and this model's encoder takes a prompt "
+            "whole; type budget=fixed"
+        )
+    if not scheduler.enable_chunked_prefill:
         raise ConfigError(
             f"budget {name!r} cuts prompts into chunks; leave out --no-enable-chunked-prefill, "
-            f"or type budget={UNLIMITED}"
+            "or type budget=fixed"
+        )
+    if scheduler.disable_chunked_mm_input:
+        raise ConfigError(
+            f"budget {name!r} cuts prompts anywhere, also within an image; "
+            "leave out --disable-chunked-mm-input, or type budget=fixed"
         )
 
 

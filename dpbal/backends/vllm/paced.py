@@ -69,17 +69,17 @@ class Paced(Counting):
     def _pacing_of(self, settings: Settings) -> Pacing | None:
         """This rank's end of the budget; None where there is nothing to limit.
 
-        An independent group knows limits only that never change, as in the simulator.
+        In an independent group budgets do nothing, as in the simulator.
         """
         budget = settings.budget
-        if not (budget.is_static or settings.is_lockstep):
+        if budget.is_static or not settings.is_lockstep:
             return None
         parallel = self.parallel_config
-        rank = parallel.data_parallel_index if settings.is_lockstep else 0
+        rank = parallel.data_parallel_index
         vectors = None
-        if settings.is_lockstep and budget.needs_vectors:
+        if budget.needs_vectors:
             vectors = settings.transport.vectors(address(REPORTS), rank)
-        pacing = Pacing(
+        return Pacing(
             budget,
             settings.step_time,
             parallel.data_parallel_size,
@@ -88,7 +88,6 @@ class Paced(Counting):
             self.vllm_config.max_concurrent_batches,
             vectors,
         )
-        return None if budget.is_static and pacing.is_unlimited else pacing
 
     def _start_pacing(self, pacing: Pacing | None, step_time: StepTime, dilation: float) -> None:
         self._pacing = pacing
@@ -104,29 +103,30 @@ class Paced(Counting):
             )
         self._vector_integers = pacing.own.view("int64").data
         self._vector_floats = cast("memoryview[float]", pacing.own.view("float64").data)
-        self._charged: list[tuple[str, int, int]] = []
+        self._charged: dict[str, tuple[int, int]] = {}  # by request: its context, prompt tokens
         self._done = deque([Done()] * pacing.lag)
         self._decodes, self._contexts = 0, 0
         self._paced_s = 0.0
+        self._turns_at_work = 0  # without one in between that had nothing to compute
         # every decode of every step comes here, and should not come in vain
         self._reserve_prefill_lookahead = self._reserve_within_budget  # type: ignore[method-assign]
 
-    def pace(self, wave: int, step: int, step_s: float | None) -> None:
+    def pace(self, wave: int, step: int, took_s: Callable[[int], float] | None) -> None:
         """A step of the group is next, whether or not this rank has anything for it.
 
         Args:
             wave: Which time that the group has work.
             step: Steps of the wave before this one.
-            step_s: How long the step took that ended last; None for the time since the last call.
+            took_s: Says how long the step took that was started so many steps ago; None for an
+                executor that cannot tell.
         """
-        if self._pacing is None:
+        pacing = self._pacing
+        if pacing is None:
             return
-        now_s = time.perf_counter()
-        if step_s is None:
-            step_s = now_s - self._paced_s
-        self._paced_s = now_s
-        self._fill_vector(step_s if step >= self._pacing.lag else 0.0)
-        self._pacing.begin(wave, step)
+        turn_s = self._turn_s(step)
+        step_s = turn_s if took_s is None else took_s(pacing.lag)
+        self._fill_vector(step_s if step >= pacing.lag else 0.0)
+        pacing.begin(wave, step)
         self._done.append(Done())  # of a step that this rank sits out
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
@@ -157,6 +157,18 @@ class Paced(Counting):
             pacing.close()
         super().shutdown()
 
+    def _turn_s(self, step: int) -> float:
+        """How long the step ``lag`` steps ago took, from the host's clock; 0 where it cannot say.
+
+        A turn with work waits for the end of a step, and the one before it has done so too, so that
+        the time between is a step's. A dummy batch waits for nothing.
+        """
+        is_at_work = step > 0 and self._done[-1].tokens > 0
+        self._turns_at_work = self._turns_at_work + 1 if is_at_work else 0
+        began_s, self._paced_s = self._paced_s, time.perf_counter()
+        lag = len(self._done)
+        return self._paced_s - began_s if self._turns_at_work > lag else 0.0
+
     def _was_alone(self) -> bool:
         """Whether the oldest step under way was limited without knowledge of the other ranks."""
         return self._alone.popleft() if self._alone else False
@@ -171,12 +183,14 @@ class Paced(Counting):
         tokens: int = reserve(request, num_computed_tokens, num_new_tokens)
         if pacing is None or tokens == 0:
             return tokens
-        within = pacing.within(num_computed_tokens, tokens)
-        if within < tokens:
-            tokens = reserve(request, num_computed_tokens, within)
+        # a last token may be padded for speculation: vLLM takes all of that or nothing
+        prefill = min(tokens, request.num_tokens - num_computed_tokens)
+        within = pacing.within(num_computed_tokens, prefill)
+        if within < prefill:
+            prefill = tokens = reserve(request, num_computed_tokens, within)
         if tokens:
-            pacing.charge(num_computed_tokens, tokens)
-            self._charged.append((request.request_id, num_computed_tokens, tokens))
+            pacing.charge(num_computed_tokens, prefill)
+            self._charged[request.request_id] = num_computed_tokens, prefill
         return tokens
 
     def _note_done(self, output: SchedulerOutput) -> None:
@@ -184,12 +198,11 @@ class Paced(Counting):
         total = output.total_num_scheduled_tokens
         if total == 0:
             return
-        prefill, prefill_s = 0, 0.0
-        for request_id, context, tokens in self._charged:
-            if output.num_scheduled_tokens.get(request_id) == tokens:  # else it had no KV blocks
-                prefill += tokens
+        decodes, prefill_s = len(output.num_scheduled_tokens), 0.0
+        for request_id, (context, tokens) in self._charged.items():
+            if request_id in output.num_scheduled_tokens:  # else it had no KV blocks
+                decodes -= 1
                 prefill_s += costs.prefill_s(tokens, context)
-        decodes = total - prefill
         contexts = self._contexts * decodes // self._decodes if self._decodes else 0
         self._done[-1] = Done(prefill_s, costs.decode_s(decodes, contexts), total)
 
@@ -226,7 +239,7 @@ class Paced(Counting):
         self._decodes, self._contexts = decodes, contexts
 
 
-def pacing(step: Callable[[DPEngineCoreProc], bool]) -> Callable[[DPEngineCoreProc], bool]:
+def telling_steps(step: Callable[[DPEngineCoreProc], bool]) -> Callable[[DPEngineCoreProc], bool]:
     """A turn of an engine's loop that first tells the scheduler which step of the group it is.
 
     An engine without requests does not come to its scheduler, though the others have to know of it;
@@ -234,10 +247,10 @@ def pacing(step: Callable[[DPEngineCoreProc], bool]) -> Callable[[DPEngineCorePr
     """
 
     @wraps(step)
-    def paced_step(self: Any) -> bool:
+    def telling_step(self: Any) -> bool:
         if self.engines_running or self.scheduler.has_unfinished_requests():
-            took_s = getattr(self.model_executor, "step_s", None)
+            took_s = getattr(self.model_executor, "took_s", None)
             self.scheduler.pace(self.current_wave, self.step_counter, took_s)
         return step(self)
 
-    return paced_step
+    return telling_step

@@ -68,13 +68,6 @@ class Pacing:
         self.limit_tokens = UNLIMITED
         self._limit_s = math.inf
         self.restart()
-        if budget.is_static:
-            self._ask(0)
-
-    @property
-    def is_unlimited(self) -> bool:
-        """Whether the limits limit nothing."""
-        return self.limit_tokens == UNLIMITED and self._limit_s == math.inf
 
     def begin(self, wave: int, step: int) -> None:
         """Tell the other ranks what this one has, and find the limits of a step.

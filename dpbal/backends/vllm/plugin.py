@@ -69,12 +69,12 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
 
     from dpbal.backends.vllm.launch import coordinating, refusing_ray, shutting_down, starting
-    from dpbal.backends.vllm.paced import pacing
+    from dpbal.backends.vllm.paced import telling_steps
     from dpbal.backends.vllm.scheduler import reporting
 
     places: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (SchedulerConfig, "get_scheduler_cls", reporting),
-        (DPEngineCoreProc, "_process_engine_step", pacing),
+        (DPEngineCoreProc, "_process_engine_step", telling_steps),
         (DPCoordinator, "__init__", coordinating),
         (CoreEngineProcManager, "__init__", lambda start: starting(start, settings)),
         (CoreEngineProcManager, "shutdown", shutting_down),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -76,7 +75,7 @@ class Replay:
         """Start the engines, send everything, wait for the end, and stop the engines.
 
         Raises:
-            EngineError: If the engines did not start, or one of them died.
+            EngineError: If the engines did not start or come to rest, or one of them died.
         """
         async with running(engine_args) as llm:
             try:
@@ -100,10 +99,15 @@ class Replay:
 
         await asyncio.gather(*(ask(rank) for rank in range(self._ranks)))
         if self._is_lockstep:  # ranks go on for some steps before they agree that all is done
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(PATIENCE_S):
                     while llm.engine_core.dp_engines_running():
                         await asyncio.sleep(POLL_S)
+            except TimeoutError:
+                raise EngineError(
+                    f"the engines have not come to rest within {PATIENCE_S:.0f} s of their first "
+                    "requests; VLLM_LOGGING_LEVEL=INFO says more"
+                ) from None
 
     async def _replay(self, llm: AsyncLLM) -> None:
         k = self._backend.dilation
