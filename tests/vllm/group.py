@@ -25,7 +25,7 @@ LENGTH = 1024
 KV_TOKENS = 2048
 """What a rank holds: two of the longest requests."""
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class Group:

@@ -16,7 +16,7 @@ import psutil
 
 from dpbal.sharedmem.segment import FOLDER
 
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 
 
 class Place:

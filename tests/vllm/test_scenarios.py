@@ -35,7 +35,7 @@ class Tried:
         place = Place()
         try:
             driver = place.start(sys.executable, "-m", scenarios.__name__, name)
-            output, errors = driver.communicate(timeout=240)
+            output, errors = driver.communicate(timeout=900)
             assert driver.returncode == 0, errors[-3000:]
             place.wait(place.is_empty, "a clean end")
         finally:
