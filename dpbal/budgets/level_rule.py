@@ -32,6 +32,9 @@ STATE = np.dtype(
 MEMORY_S = 60.0
 """Time over which the average of prefilling ranks forgets."""
 
+ROUNDING_S = 1e-12
+"""So much waste is not told from none."""
+
 NO_PREFILL = -1.0
 """A level that no rank can prefill below."""
 
@@ -176,6 +179,7 @@ def highest(
     if room_s < 0 and penalty_s > 0:
         return NO_PREFILL, 0.0
     room_s = max(0.0, room_s)
+    waste_s += ROUNDING_S
     shared = tops.min() if users == ranks else lowest
     limit_s = max(shared, lowest + longest_raise_s)
     at, waste = lowest, penalty_s - work_s * share
