@@ -20,8 +20,6 @@ ROWS = (
     ("straggler share", "straggler_share", None, 100.0, "%", 1, None),
 )
 
-LOSS = ("placement", "budget", "staleness", "all")
-"""Parts of a loss."""
 
 MOST_LATE = 0.05
 """With a larger share of late steps, the times of an emulation mean little."""
@@ -136,13 +134,14 @@ def _loss_table(loss: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("lost to pooled", "", *LOSS):
+    parts = (*loss["best_known"], "all")
+    for heading in ("lost to pooled", "", *parts):
         table.add_column(heading, justify="left" if heading == "lost to pooled" else "right")
     for label, _, _, scale, unit, digits, key in ROWS:
         if key is not None:
             lost_s = loss["lost_s"][key]
             shown = "-" if lost_s is None else f"{lost_s * scale:,.{digits}f}"
-            shares = [None if loss[part] is None else loss[part]["removed"][key] for part in LOSS]
+            shares = [None if loss[part] is None else loss[part]["removed"][key] for part in parts]
             table.add_row(f"{label} ({unit})", shown, *map(_percent, shares))
     return table
 

@@ -57,9 +57,9 @@ VECTOR = np.dtype(
 """What one rank tells the others before a step. Every rank uses the same version of all of them."""
 
 
-def column(field: str) -> int:
-    """Column of a field of ``REPORT`` in ``LoadTable.integers`` and ``LoadTable.floats``."""
-    return (REPORT.names or ()).index(field)
+def column(field: str, record: np.dtype = REPORT) -> int:
+    """Place of a field among the words of a record; in a ``LoadTable`` it is a column."""
+    return (record.names or ()).index(field)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

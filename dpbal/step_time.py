@@ -71,6 +71,13 @@ def common_s(
     return seconds + mixed_penalty_s if is_mixed else seconds
 
 
+def decode_s(
+    decode_s_per_seq: float, kv_s_per_token: float, decode_seqs: float, decode_kv_tokens: float
+) -> float:
+    """Seconds of local time for a token of each decoding sequence, fixed part apart."""
+    return decode_s_per_seq * decode_seqs + kv_s_per_token * decode_kv_tokens
+
+
 def queued_s(
     prefill_s_per_token: float, attention_s_per_pair: float, tokens: float, squares: float
 ) -> float:
@@ -196,7 +203,7 @@ class StepTime:
 
     def decode_s(self, seqs: int, kv_tokens: int) -> float:
         """Seconds of local time for a token of each of ``seqs`` sequences, fixed part apart."""
-        return self.decode_s_per_seq * seqs + self.kv_s_per_token * kv_tokens
+        return decode_s(self.decode_s_per_seq, self.kv_s_per_token, seqs, kv_tokens)
 
     def tokens_within(self, seconds: float, context: int = 0) -> int:
         """Most prefill tokens after ``context`` within ``seconds``: the inverse of ``prefill_s``.

@@ -6,8 +6,10 @@ import numpy as np
 
 from dpbal.backends.simulator.layout import NONE, State
 from dpbal.jit import njit
+from dpbal.step_time import decode_s as _decode_s
 from dpbal.step_time import queued_s as _queued_s
 
+decode_s = njit(_decode_s)
 queued_s = njit(_queued_s)
 
 
@@ -66,8 +68,8 @@ def fill_report(s: State, r: int, report: np.ndarray, at: int) -> None:
         rank.prefill_squares,
     )
     record.decode_seqs = rank.decode_seqs
-    record.decode_s = (
-        costs.decode_s_per_seq * rank.decode_seqs + costs.kv_s_per_token * rank.decode_kv_tokens
+    record.decode_s = decode_s(
+        costs.decode_s_per_seq, costs.kv_s_per_token, rank.decode_seqs, rank.decode_kv_tokens
     )
     record.oldest_wait_s = max(0.0, now_s - oldest_arrival_s(s, r))
 

@@ -19,6 +19,7 @@ from dpbal.backends.simulator.kv_cache import (
 )
 from dpbal.backends.simulator.layout import NONE, State
 from dpbal.backends.simulator.queues import FINISHED, end, queue_first
+from dpbal.backends.simulator.reports import decode_s
 from dpbal.jit import njit
 from dpbal.step_time import local_s as _local_s
 from dpbal.step_time import tokens_within as _tokens_within
@@ -138,7 +139,7 @@ def schedule(s: State, r: int) -> None:
     rank.step_prefill = prefill
     rank.step_decodes = decodes
     rank.step_prefill_s = token_s * prefill + pair_s * pairs
-    rank.step_decode_s = costs.decode_s_per_seq * decodes + costs.kv_s_per_token * kv_tokens
+    rank.step_decode_s = decode_s(costs.decode_s_per_seq, costs.kv_s_per_token, decodes, kv_tokens)
     true = s.true_costs[0]
     rank.local_s = local_s(
         true.fixed_s,

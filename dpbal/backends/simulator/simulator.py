@@ -97,7 +97,7 @@ class _Run:
     """One run of the simulator: the arrays, and the loop over arrivals."""
 
     def __init__(self, config: Simulator, requests: Requests, parts: Parts) -> None:
-        from dpbal.backends.simulator import engine, memory, views
+        from dpbal.backends.simulator import engine, memory, vectors, views
         from dpbal.jit import is_compiled
 
         tables = {id(dispatcher.table) for dispatcher in parts.dispatchers}
@@ -113,6 +113,7 @@ class _Run:
         self._requests = requests
         self._parts = parts
         self._code = engine
+        self._fill_vectors = vectors.fill_vectors
         self._is_compiled = is_compiled
         self._memory = memory
         self._addresses_of = views.addresses
@@ -222,7 +223,7 @@ class _Run:
         if not self._is_compiled("engine.advance"):
             LOG.info("compiling the simulator; the next run loads it in a second")
         self._code.advance(self._addresses, 0.0, -1)
-        self._code.fill_vectors(self._addresses, self._vectors[0])
+        self._fill_vectors(self._addresses, self._vectors[0])
 
     def _go_on(self, status: int, until_s: float) -> None:
         """Do what the core came back for, until it has reached ``until_s``."""
@@ -248,7 +249,7 @@ class _Run:
         """Limits for a step from the vectors of ``vector_lag`` steps before it."""
         versions, budget = len(self._vectors), self._parts.budget
         newest = self._vectors[step % versions]
-        self._code.fill_vectors(self._addresses, newest)
+        self._fill_vectors(self._addresses, newest)
         if step < self._lag:  # nobody knows the others yet
             alone_s = [budget.alone_s(newest[r : r + 1]) for r in range(self._parts.ranks)]
             self._set_limits(UNLIMITED, alone_s)

@@ -14,7 +14,7 @@ from vllm.v1.request import Request, RequestStatus
 from dpbal.backends.vllm.counting import Counting
 from dpbal.backends.vllm.pacing import Pacing
 from dpbal.backends.vllm.settings import REPORTS, Settings, address
-from dpbal.core import VECTOR
+from dpbal.core import VECTOR, column
 from dpbal.errors import ConfigError
 from dpbal.step_time import queued_s
 
@@ -29,19 +29,18 @@ RUNNING = RequestStatus.RUNNING
 
 LOG = init_logger(f"vllm.{__name__}")  # vLLM shows what is below its own name
 
-_column = (VECTOR.names or ()).index
-DECODE_S = _column("decode_s")
-DECODE_SEQS = _column("decode_seqs")
-PREFILL_S = _column("prefill_s")
-PREFILL_TOKENS = _column("prefill_tokens")
-PREFILL_REQUESTS = _column("prefill_requests")
-WAIT_S = _column("wait_s")
-OLDEST_WAIT_S = _column("oldest_wait_s")
-CAPACITY_BOUND = _column("capacity_bound")
-STEP_S = _column("step_s")
-DONE_PREFILL_S = _column("done_prefill_s")
-DONE_DECODE_S = _column("done_decode_s")
-DONE_TOKENS = _column("done_tokens")
+DECODE_S = column("decode_s", VECTOR)
+DECODE_SEQS = column("decode_seqs", VECTOR)
+PREFILL_S = column("prefill_s", VECTOR)
+PREFILL_TOKENS = column("prefill_tokens", VECTOR)
+PREFILL_REQUESTS = column("prefill_requests", VECTOR)
+WAIT_S = column("wait_s", VECTOR)
+OLDEST_WAIT_S = column("oldest_wait_s", VECTOR)
+CAPACITY_BOUND = column("capacity_bound", VECTOR)
+STEP_S = column("step_s", VECTOR)
+DONE_PREFILL_S = column("done_prefill_s", VECTOR)
+DONE_DECODE_S = column("done_decode_s", VECTOR)
+DONE_TOKENS = column("done_tokens", VECTOR)
 
 
 class Done(NamedTuple):
