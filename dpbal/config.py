@@ -16,7 +16,16 @@ from dpbal.modes import GroupKind, LedgerMode
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-COMPONENTS = ("balancer", "signal", "transport", "budget", "workload", "backend", "tracker")
+COMPONENTS = (
+    "balancer",
+    "signal",
+    "indexer",
+    "transport",
+    "budget",
+    "workload",
+    "backend",
+    "tracker",
+)
 """Groups of which every config names one choice."""
 
 
@@ -116,6 +125,7 @@ class Config:
     Args:
         balancer: The rule that picks the rank.
         signal: The number it may rank by.
+        indexer: How it knows which prefixes ranks hold, if it asks.
         transport: How load reports travel.
         budget: How much prefill a rank may do in a step.
         workload: Which requests arrive, and when.
@@ -135,6 +145,7 @@ class Config:
 
     balancer: dict[str, Any] = field(default_factory=dict)
     signal: dict[str, Any] = field(default_factory=dict)
+    indexer: dict[str, Any] = field(default_factory=dict)
     transport: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, Any] = field(default_factory=dict)
     workload: dict[str, Any] = field(default_factory=dict)

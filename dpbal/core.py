@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from dpbal.ledger import InFlight
-    from dpbal.signals.base import Signal
+    from dpbal.signals.base import Signal, Unit
     from dpbal.step_time import StepTime
 
 REPORT = np.dtype(
@@ -73,7 +73,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         prompt_tokens: Length of the prompt.
         max_tokens: The most tokens the client asked for, or None where that is not known, as in
             traces; never the true length.
-        block_hashes: One hash for each prefix block of the prompt, or None where nothing is known.
+        block_hashes: ``int64[blocks]``, one hash for each whole prefix block of the prompt, or None
+            where nothing is known. Equal hashes mean that all tokens up to there are equal.
+        block_tokens: Tokens that one hash stands for.
         session: Conversation the request belongs to, or None.
         pinned_rank: Rank the client demands, or None.
     """
@@ -85,13 +87,22 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     block_hashes: np.ndarray | None = None
     session: int | str | None = None
     pinned_rank: int | None = None
+    block_tokens: int = 512
 
 
 class Placement(msgspec.Struct, frozen=True, gc=False):
-    """Where a request goes, and its place in the order of its dispatcher."""
+    """Where a request goes, its place in the order of its dispatcher, and what is expected of it.
+
+    Attributes:
+        rank: Where it goes.
+        sequence: Its place in the order.
+        cached_tokens: Tokens of its prompt that the dispatcher believes the rank to hold; the rank
+            counts only the others as queued prefill, until it knows better.
+    """
 
     rank: int
     sequence: int
+    cached_tokens: int = 0
 
 
 class LoadTable:
@@ -167,16 +178,25 @@ class View:
         selectable: ``bool[ranks]``, ranks that may be chosen.
         step_time: The cost model of the ranks.
         dispatchers: Number of dispatchers in front of the group.
+        cached_tokens: ``int64[ranks]``, leading tokens of the request's prompt that each rank is
+            believed to hold; empty where the balancer does not use prefixes.
+        own_prefill_s: ``float64[ranks]``, seconds of prefill that the request still needs on each
+            rank with these; empty likewise.
+        cached_blocks: ``int64[ranks]``, prefix blocks of any request that each rank is believed to
+            hold; empty likewise.
     """
 
     __slots__ = (
         "_signal",
+        "cached_blocks",
+        "cached_tokens",
         "dispatchers",
         "floats",
         "in_flight",
         "integers",
         "now",
         "outstanding",
+        "own_prefill_s",
         "reports",
         "selectable",
         "step_time",
@@ -199,12 +219,20 @@ class View:
         self.selectable = table.selectable
         self.step_time = step_time
         self.dispatchers = table.received_sequence.shape[1]
+        self.cached_tokens = np.zeros(0, np.int64)
+        self.own_prefill_s = np.zeros(0)
+        self.cached_blocks = np.zeros(0, np.int64)
         self._signal = signal
 
     @property
     def ranks(self) -> int:
         """Number of ranks in the group."""
         return len(self.reports)
+
+    @property
+    def unit(self) -> Unit:
+        """What ``loads`` count."""
+        return self._signal.counts
 
     @property
     def loads(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dpbal.balancers.base import Balancer
 from dpbal.core import LoadTable, Placement, Request, View
@@ -10,6 +11,9 @@ from dpbal.errors import ConfigError
 from dpbal.ledger import Ledger
 from dpbal.signals.base import Signal
 from dpbal.step_time import StepTime
+
+if TYPE_CHECKING:
+    from dpbal.indexers.base import Indexer
 
 
 class Dispatcher:
@@ -24,6 +28,7 @@ class Dispatcher:
         ledger: What this dispatcher has in flight.
         table: Where the transport leaves the newest reports.
         step_time: The cost model, for work in seconds.
+        indexer: Which prefixes ranks hold, started; None where the balancer does not ask.
     """
 
     def __init__(
@@ -33,12 +38,18 @@ class Dispatcher:
         ledger: Ledger,
         table: LoadTable,
         step_time: StepTime,
+        indexer: Indexer | None = None,
     ) -> None:
         self.balancer = balancer
         self.ledger = ledger
         self.table = table
+        self.indexer = indexer
         self._step_time = step_time
         self._view = View(table, ledger.in_flight, ledger.outstanding, signal, step_time)
+        if indexer is not None:
+            from dpbal.indexers.hits import Hits
+
+            self._hits = Hits(self._view, indexer)
 
     def dispatch(self, request: Request, now: float) -> Placement:
         """Choose a rank for ``request`` at ``now`` seconds and charge it there.
@@ -49,17 +60,28 @@ class Dispatcher:
             ConfigError: If a request is pinned to a rank that does not exist.
         """
         ledger, view = self.ledger, self._view
-        ledger.observe(self.table)
-        rank = request.pinned_rank
-        if rank is None:
-            view.now = now
-            rank = self.balancer.choose(request, view)
-        elif not 0 <= rank < view.ranks:
+        restarted = ledger.observe(self.table)
+        view.now = now
+        if self.indexer is not None:
+            for rank in restarted:
+                self.indexer.forget(rank)
+            self._hits.look_up(request)
+        chosen = request.pinned_rank
+        if chosen is None:
+            chosen = self.balancer.choose(request, view)
+        elif not 0 <= chosen < view.ranks:
             raise ConfigError(
-                f"request {request.id!r} is pinned to rank {rank}; ranks are 0 to {view.ranks - 1}"
+                f"request {request.id!r} is pinned to rank {chosen}; "
+                f"ranks are 0 to {view.ranks - 1}"
             )
-        prefill_s = self._step_time.prefill_s(request.prompt_tokens)
-        return Placement(rank, ledger.charge(request, rank, prefill_s))
+        if self.indexer is None:
+            prefill_s = self._step_time.prefill_s(request.prompt_tokens)
+            return Placement(chosen, ledger.charge(request, chosen, prefill_s))
+        cached_tokens = view.cached_tokens.item(chosen)
+        prefill_s = view.own_prefill_s.item(chosen)
+        sequence = ledger.charge(request, chosen, prefill_s, cached_tokens)
+        self.indexer.dispatched(request, chosen, now)
+        return Placement(chosen, sequence, cached_tokens)
 
     def dispatch_together(
         self, waiting: Sequence[Request], now: float
@@ -77,3 +99,5 @@ class Dispatcher:
     def finish(self, request_id: int | str) -> None:
         """A request has ended: finished, aborted, rejected, disconnected or timed out."""
         self.ledger.release(request_id)
+        if self.indexer is not None:
+            self.indexer.finished(request_id)

@@ -13,8 +13,8 @@ from dpbal.balancers import BALANCERS
 from dpbal.config import Config
 from dpbal.core import LoadTable
 from dpbal.errors import ConfigError
-from dpbal.loss import split, with_best_known
-from dpbal.parts import build, build_dispatcher, build_step_time
+from dpbal.loss import best_known, split, with_best_known
+from dpbal.parts import build, build_dispatchers, build_step_time
 from dpbal.progress import Progress
 from dpbal.reference import run_pooled, saturation_rate
 from dpbal.workloads.base import Requests, Workload
@@ -106,9 +106,10 @@ class Experiment:
         own = records
         if not isinstance(self.backend, Simulator):
             own = simulate("simulated", config, self._simulator)
-        replaced = with_best_known(config, self._simulator)
+        best = best_known(self.requests, self._simulator)
+        replaced = with_best_known(config, self._simulator, best)
         runs = ((part, simulate(f"best {part}", *found)) for part, found in replaced.items())
-        return split(own, pooled, runs, config.slo)
+        return split(own, pooled, runs, best, config.slo)
 
     @property
     def is_baseline(self) -> bool:
@@ -136,7 +137,7 @@ def build_parts(config: Config) -> Parts:
     step_time = build_step_time(config.profile)
     table = LoadTable(group.ranks, group.dispatchers)
     return Parts(
-        dispatchers=[build_dispatcher(config, table, k) for k in range(group.dispatchers)],
+        dispatchers=build_dispatchers(config, table),
         transport=build("transport", config.transport),
         budget=build("budget", config.budget),
         step_time=step_time,

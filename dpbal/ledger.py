@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import msgspec
@@ -13,17 +14,20 @@ from dpbal.modes import LedgerMode as LedgerMode
 
 
 class InFlight(NamedTuple):
-    """In flight for each rank, in the three units a signal may use.
+    """In flight for each rank, in the units a signal or a balancer may use.
 
     Attributes:
         requests: ``int64[ranks]``.
         tokens: ``int64[ranks]``, prompt tokens.
-        prefill_s: ``float64[ranks]``, seconds of prefill without any prefix hit.
+        prefill_s: ``float64[ranks]``, seconds of prefill, without the prefix hits that were
+            expected.
+        prefill_tokens: ``int64[ranks]``, the tokens of it.
     """
 
     requests: np.ndarray
     tokens: np.ndarray
     prefill_s: np.ndarray
+    prefill_tokens: np.ndarray
 
 
 class _Dispatch(msgspec.Struct, gc=False):
@@ -32,6 +36,7 @@ class _Dispatch(msgspec.Struct, gc=False):
     rank: int
     tokens: int
     prefill_s: float
+    prefill_tokens: int
     is_covered: bool = False
     has_ended: bool = False
 
@@ -65,8 +70,8 @@ class Ledger:
         self.dispatcher = dispatcher
         self.epoch = epoch
         self.mode = mode
-        counts = np.zeros((2, ranks), np.int64)
-        self.in_flight = InFlight(counts[0], counts[1], np.zeros(ranks))
+        counts = np.zeros((3, ranks), np.int64)
+        self.in_flight = InFlight(counts[0], counts[1], np.zeros(ranks), counts[2])
         self.outstanding = np.zeros(ranks, np.int64)
         self.sequence = 0
         self.unknown_releases = 0
@@ -76,6 +81,7 @@ class Ledger:
         self._requests = self.in_flight.requests.data
         self._tokens = self.in_flight.tokens.data
         self._prefill_s = cast("memoryview[float]", self.in_flight.prefill_s.data)
+        self._prefill_tokens = self.in_flight.prefill_tokens.data
         self._outstanding = self.outstanding.data
         self._overwrites = mode is LedgerMode.overwrite
         self._generation = -1
@@ -92,8 +98,16 @@ class Ledger:
         self._found = np.zeros(ranks, np.int64)
         self._found_ranks = self._found.data
 
-    def charge(self, request: Request, rank: int, prefill_s: float) -> int:
+    def charge(
+        self, request: Request, rank: int, prefill_s: float, cached_tokens: int = 0
+    ) -> int:
         """Put a request in flight to ``rank`` and return its sequence number.
+
+        Args:
+            request: Which.
+            rank: Where it goes.
+            prefill_s: Seconds of prefill that it needs there.
+            cached_tokens: Tokens of its prompt that it needs none for.
 
         Raises:
             ValueError: If the id is outstanding already.
@@ -102,30 +116,38 @@ class Ledger:
             raise ValueError(f"request {request.id!r} is outstanding already")
         self.sequence += 1
         tokens = request.prompt_tokens
-        dispatch = _Dispatch(self.sequence, request.id, rank, tokens, prefill_s)
+        missing = tokens - cached_tokens
+        dispatch = _Dispatch(self.sequence, request.id, rank, tokens, prefill_s, missing)
         self._dispatches[request.id] = dispatch
         self._uncovered[rank].append(dispatch)
         self._requests[rank] += 1
         self._tokens[rank] += tokens
         self._prefill_s[rank] += prefill_s
+        self._prefill_tokens[rank] += missing
         self._outstanding[rank] += 1
         return self.sequence
 
-    def observe(self, table: LoadTable) -> None:
-        """Take in the newest reports: cover what they acknowledge, drop what died with a rank."""
+    def observe(self, table: LoadTable) -> Sequence[int]:
+        """Take in the newest reports: cover what they acknowledge, drop what died with a rank.
+
+        Returns:
+            Ranks that have been started anew since the last time.
+        """
         if table is not self._table:
             self._watch(table)
         generation = table.generation.item()
+        restarted: Sequence[int] = ()
         if generation == self._generation:
-            return
+            return restarted
         self._generation = generation
         count = self._find_covered(table)
         if count == self._restarted:
-            self._drop_restarted(table)
+            restarted = self._drop_restarted(table)
             count = self._find_covered(table)
         for k in range(count):
             rank = self._found_ranks[k]
             self._cover(rank, self.sequence if self._overwrites else self._received[rank])
+        return restarted
 
     def release(self, request_id: int | str) -> None:
         """A request has ended, however it ended. An id that is not outstanding is only counted."""
@@ -169,12 +191,14 @@ class Ledger:
             )
         return count
 
-    def _drop_restarted(self, table: LoadTable) -> None:
+    def _drop_restarted(self, table: LoadTable) -> list[int]:
         epochs = table.reports["epoch"]
-        for rank in (epochs != self._seen_epochs).nonzero()[0].tolist():
-            if self._seen_epochs[rank]:
-                self.forget(rank)
+        is_restarted = (epochs != self._seen_epochs) & (self._seen_epochs != 0)
+        restarted: list[int] = is_restarted.nonzero()[0].tolist()
+        for rank in restarted:
+            self.forget(rank)
         self._seen_epochs[:] = epochs
+        return restarted
 
     def _cover(self, rank: int, sequence: int) -> None:
         queue = self._uncovered[rank]
@@ -191,6 +215,8 @@ class Ledger:
         if requests == 0:  # sums of floats drift; an empty rank is exactly empty
             self._tokens[rank] = 0
             self._prefill_s[rank] = 0
+            self._prefill_tokens[rank] = 0
             return
         self._tokens[rank] -= dispatch.tokens
         self._prefill_s[rank] -= dispatch.prefill_s
+        self._prefill_tokens[rank] -= dispatch.prefill_tokens

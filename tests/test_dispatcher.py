@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dpbal.balancers import BALANCERS
-from dpbal.core import LoadTable, Request
+from dpbal.core import LoadTable, Placement, Request
 from dpbal.dispatcher import Dispatcher
 from dpbal.errors import ConfigError
+from dpbal.indexers import INDEXERS
 from dpbal.ledger import Ledger
 from dpbal.modes import LedgerMode
 from dpbal.signals import SIGNALS
@@ -27,6 +29,17 @@ def dispatcher_of(
     signal = SIGNALS.build("sum", {"terms": {"holding_tokens": 1.0, "in_flight": 1.0}})
     ledger = Ledger(table.ranks, number, mode=mode)
     return Dispatcher(balancer, signal, ledger, table, StepTime(prefill_s_per_token=1e-3))
+
+
+def prefix_dispatcher_of(table: LoadTable) -> Dispatcher:
+    """A dispatcher that sends each request mostly where its prefix is."""
+    balancer = BALANCERS.build("least_prefill", {"miss_weight": 8.0})
+    balancer.start(table.ranks, seed=0)
+    indexer = INDEXERS.build("own_record", {})
+    indexer.start(table.ranks, 100_000)
+    signal = SIGNALS.build("in_flight", {"unit": "seconds"})
+    step_time = StepTime(prefill_s_per_token=1e-3)
+    return Dispatcher(balancer, signal, Ledger(table.ranks), table, step_time, indexer)
 
 
 def publish(
@@ -120,3 +133,45 @@ def test_dispatchers_share_reports_and_nothing_else() -> None:
     assert first.dispatch(request(1), now=0.0).rank == 1
     assert first.ledger.in_flight.tokens.tolist() == [0, 100]
     assert second.ledger.in_flight.tokens.tolist() == [100, 0]
+
+
+def test_what_a_rank_is_expected_to_hold_is_not_charged_as_prefill() -> None:
+    table = LoadTable(2)
+    dispatcher = prefix_dispatcher_of(table)
+    first = Request(0, 0.0, 1000, block_hashes=np.arange(9), block_tokens=100)
+    assert dispatcher.dispatch(first, now=0.0) == Placement(0, 1, 0)
+    again = Request(1, 0.0, 1000, block_hashes=np.arange(9), block_tokens=100)
+    assert dispatcher.dispatch(again, now=0.1) == Placement(0, 2, 900)
+    in_flight = dispatcher.ledger.in_flight
+    assert in_flight.tokens.tolist() == [2000, 0]
+    assert in_flight.prefill_tokens.tolist() == [1100, 0]
+    assert in_flight.prefill_s == pytest.approx([1.1, 0.0])
+
+
+def test_a_pinned_request_is_expected_to_hit_where_it_is_pinned() -> None:
+    dispatcher = prefix_dispatcher_of(LoadTable(2))
+    hashes = np.arange(9)
+    placements = [
+        dispatcher.dispatch(Request(k, 0.0, 1000, None, hashes, None, 1, 100), now=0.0)
+        for k in range(2)
+    ]
+    assert placements == [Placement(1, 1, 0), Placement(1, 2, 900)]
+
+
+def test_the_last_token_of_a_prompt_is_never_expected_to_be_cached() -> None:
+    dispatcher = prefix_dispatcher_of(LoadTable(1))
+    whole = [Request(k, 0.0, 900, block_hashes=np.arange(9), block_tokens=100) for k in range(2)]
+    assert [dispatcher.dispatch(r, now=0.0).cached_tokens for r in whole] == [0, 899]
+
+
+def test_a_restarted_rank_is_expected_to_hold_nothing() -> None:
+    table = LoadTable(2)
+    dispatcher = prefix_dispatcher_of(table)
+    for rank in range(2):
+        publish(table, rank, holding_tokens=0)
+    hashes = np.arange(9)
+    dispatcher.dispatch(Request(0, 0.0, 1000, block_hashes=hashes, block_tokens=100), now=0.0)
+    table.reports[0]["epoch"] = 2
+    table.update_selectable()
+    again = Request(1, 0.0, 1000, block_hashes=hashes, block_tokens=100)
+    assert dispatcher.dispatch(again, now=1.0).cached_tokens == 0

@@ -1,4 +1,4 @@
-"""The command ``dpbal-bench``: how fast the simulator, every dispatch and shared memory are.
+"""The command ``dpbal-bench``: how fast simulator, dispatch, indexers and shared memory are.
 
 * ``cli.py``: the command line; ``commands.py``: what each command does with it.
 * ``simulator.py``: requests and rank-steps a second, by group size, kind and balancer.
@@ -6,6 +6,7 @@
 * ``dispatch.py``: microseconds of a whole dispatch, by balancer and group size.
 * ``subjects.py``: what is timed there, dpbal's dispatchers and vLLM's loop; ``traffic.py``: what
   happens between two dispatches.
+* ``prefix.py``: microseconds of indexes of prefix blocks, and their memory.
 * ``shm.py``: microseconds of reports through shared memory; ``torn.py``: torn reads there.
 * ``machine.py``: where it was measured, and how busy that was; ``tables.py``: the tables.
 """

@@ -33,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
             "dispatch", help="microseconds of a whole dispatch, beside vLLM's formula"
         )
     )
+    _add_prefix(
+        commands.add_parser(
+            "prefix", help="microseconds of asking what ranks hold of a prompt, and memory"
+        )
+    )
     _add_shm(
         commands.add_parser(
             "shm", help="microseconds of reports through shared memory, or torn reads there"
@@ -81,6 +86,18 @@ def _add_dispatch(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--repeats", type=_count, default=9, metavar="N", help="default 9")
     sub.add_argument(
         "--dispatches", type=_count, default=1000, metavar="N", help="of a repeat; default 1000"
+    )
+
+
+def _add_prefix(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--ranks", type=_counts, default=[8, 128], metavar="N,N", help="default 8,128")
+    sub.add_argument(
+        "--blocks", type=_counts, default=[100, 1000], metavar="N,N", help="default 100,1000"
+    )
+    sub.add_argument("--indexer", type=_names, metavar="NAME,..", help="default: all")
+    sub.add_argument("--repeats", type=_count, default=9, metavar="N", help="default 9")
+    sub.add_argument(
+        "--rounds", type=_count, default=200, metavar="N", help="of a repeat; default 200"
     )
 
 

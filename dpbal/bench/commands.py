@@ -9,7 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpbal.balancers import BALANCERS
-from dpbal.bench import dispatch, machine, scale, shm, simulator, tables, torn, traffic, vllm
+from dpbal.bench import (
+    dispatch,
+    machine,
+    prefix,
+    scale,
+    shm,
+    simulator,
+    tables,
+    torn,
+    traffic,
+    vllm,
+)
 from dpbal.errors import ConfigError, unknown
 from dpbal.modes import GroupKind
 from dpbal.parts import build
@@ -41,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     commands = {
         "simulator": run_simulator,
         "dispatch": run_dispatch,
+        "prefix": run_prefix,
         "shm": run_shm,
         "vllm": run_vllm,
     }
@@ -101,6 +113,16 @@ def run_dispatch(args: argparse.Namespace) -> Measured:
         "traffic": traffic.DESCRIPTION,
     }
     return Measured(settings, rows)
+
+
+def run_prefix(args: argparse.Namespace) -> Measured:
+    """Measure every index of prefix blocks."""
+    names = args.indexer or prefix.NAMES
+    _check("indexer", names, prefix.NAMES)
+    tables.say(prefix.DESCRIPTION)
+    rows = prefix.measure(names, args.ranks, args.blocks, args.repeats, args.rounds, args.seed)
+    tables.prefix(rows)
+    return Measured({"repeats": args.repeats, "rounds": args.rounds}, rows)
 
 
 def run_shm(args: argparse.Namespace) -> Measured:

@@ -14,6 +14,7 @@ from dpbal.bench.traffic import DESCRIPTION
 if TYPE_CHECKING:
     from dpbal.bench.dispatch import DispatchRow
     from dpbal.bench.idle import IdleRow
+    from dpbal.bench.prefix import PrefixRow
     from dpbal.bench.scale import ScaleRow
     from dpbal.bench.shm import ShmRow
     from dpbal.bench.simulator import Row
@@ -120,6 +121,30 @@ def dispatch(rows: Sequence[DispatchRow], timer_us: float) -> None:
             say(f"MISSED: {row.subject}, {ranks} ranks: {', '.join(row.misses)}")
         if not missed:
             say(f"met: every balancer at {ranks} ranks")
+
+
+def prefix(rows: Sequence[PrefixRow]) -> None:
+    """Microseconds by indexer, memory, and whether look-ups are quick enough."""
+    table = _table(
+        "operation", "indexer", "*ranks", "*blocks", "holders", "*p50 us", "*min", "*max",
+        "*p99 us", "*MB per million\nblocks",
+    )  # fmt: skip
+    for row in rows:
+        memory = "" if row.bytes_per_block is None else f"{row.bytes_per_block:.0f}"
+        table.add_row(
+            row.operation, row.indexer or "-", str(row.ranks or "-"), f"{row.blocks:,}",
+            row.holders or "-", f"{row.p50_us:.1f}", f"{row.p50_us_min:.1f}",
+            f"{row.p50_us_max:.1f}", f"{row.p99_us:.1f}", memory,
+        )  # fmt: skip
+    console().print(table)
+    for row in rows:
+        if row.target_us is not None:
+            word = "met" if row.p50_us <= row.target_us else "MISSED"
+            subject = ", ".join(filter(None, (row.indexer, row.operation, row.holders)))
+            say(
+                f"{word}: {subject}: p50 {row.p50_us:.1f} us of {row.target_us:.0f} us "
+                f"(best repeat {row.p50_us_min:.1f})"
+            )
 
 
 def shm(rows: Sequence[ShmRow]) -> None:

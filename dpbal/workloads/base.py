@@ -108,6 +108,7 @@ class Requests:
             self._hashes(),
             _optional(self.session),
             _optional(self.pinned_rank),
+            repeat(self.hash_block_tokens),
         )
 
     def _hashes(self) -> Iterator[np.ndarray | None]:

@@ -16,7 +16,7 @@ from dpbal.parts import build
 from dpbal.parts import registry as registry_of
 
 CONF = Path(__file__).parents[2] / "conf"
-FAMILIES = ("balancer", "signal", "transport", "budget", "tracker")
+FAMILIES = ("balancer", "signal", "indexer", "transport", "budget", "tracker")
 
 
 COMPONENTS = [(family, name) for family in FAMILIES for name in registry_of(family)]

@@ -1,0 +1,114 @@
+"""What engines say of their caches: a block has been stored, a block has been removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpbal.core import Request
+from dpbal.errors import ConfigError
+from dpbal.indexers.base import INDEXERS, Indexer
+
+MOST_TIMES_CAPACITY = 2
+"""A rank that seems to hold so many times what it can has lost removals on the way."""
+
+
+@INDEXERS.register("kv_events")
+@dataclass
+class KvEvents(Indexer):
+    """Follows the events of the ranks' KV caches, and counts as cached what is on its way.
+
+    It learns what a rank has evicted, and what others have sent there. An engine may hold a block
+    more than once, and says so of each; the block is there until as many have been removed.
+
+    Args:
+        delay_s: Seconds by which a simulator brings the events late; real ones take what they take.
+
+    Attributes:
+        unknown_removals: Removals of blocks that were not there; ignored, and counted here.
+        overflows: Times that a rank seemed to hold twice its KV cache, and was forgotten.
+
+    Example:
+        ``dpbal-run +balancer=marginal_prefill indexer=kv_events indexer.delay_s=0.5``
+    """
+
+    delay_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.delay_s < 0:
+            raise ConfigError(f"delay_s must be 0 or more, got {self.delay_s}")
+
+    def start(self, ranks: int, capacity_tokens: int) -> None:
+        """Begin with nothing stored and nothing on its way."""
+        from dpbal.indexers.outstanding import Outstanding
+        from dpbal.indexers.stored import Stored
+
+        self.unknown_removals = 0
+        self.overflows = 0
+        self._stored = Stored(ranks)
+        self._outstanding = Outstanding(ranks)
+        self._matched = np.zeros(ranks, np.int64)
+        self._capacity_tokens = capacity_tokens
+        self._block_tokens = 1  # until a request says how many
+
+    def apply(self, events: np.ndarray) -> None:
+        """Take in what has happened to the caches.
+
+        Args:
+            events: ``CACHE_EVENT[events]``, those of a rank in their order.
+
+        Raises:
+            ValueError: If an event is of a rank that does not exist.
+        """
+        stored = self._stored
+        self.unknown_removals += stored.apply(events)
+        most = MOST_TIMES_CAPACITY * self._capacity_tokens // self._block_tokens
+        if stored.sizes.max() > most:
+            for rank in (stored.sizes > most).nonzero()[0].tolist():
+                stored.forget(rank)
+                self.overflows += 1
+
+    def match(self, request: Request) -> np.ndarray:
+        """Leading blocks that are stored or on their way."""
+        matched = self._matched
+        matched[:] = 0
+        hashes = request.block_hashes
+        if hashes is None or len(hashes) == 0:
+            return matched
+        self._block_tokens = request.block_tokens
+        is_longer = True
+        while is_longer:  # what is in flight may follow what is stored, and the other way round
+            self._stored.extend(hashes, matched)
+            is_longer = self._outstanding.extend(hashes, matched)
+        return matched
+
+    def dispatched(self, request: Request, rank: int, now_s: float) -> None:
+        """Its blocks count as cached until it ends."""
+        self._outstanding.add(request, rank)
+
+    def finished(self, request_id: int | str) -> None:
+        """What it has left in the cache, events have told."""
+        self._outstanding.remove(request_id)
+
+    def forget(self, rank: int) -> None:
+        """Nothing is stored there, nor on its way there."""
+        self.clear(rank)
+        self._outstanding.forget(rank)
+
+    def clear(self, rank: int) -> None:
+        """Nothing is stored there: its cache was reset, or events of it were lost.
+
+        What is on its way there still is.
+        """
+        self._stored.forget(rank)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Blocks that each rank has stored, each counted once."""
+        return self._stored.sizes
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the index."""
+        return self._stored.size_bytes + self._outstanding.size_bytes
