@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpbal.backends.base import Outcome, Records
-from dpbal.balancers import BALANCERS
 from dpbal.budgets import BUDGETS
 from dpbal.config import Config, to_dict
+from dpbal.indexers import OwnRecord
 from dpbal.metrics import is_unstable
 from dpbal.metrics import summarise as summarise_records
 from dpbal.modes import GroupKind
@@ -171,7 +171,7 @@ def share_closed(own: float, worst: float, best: float) -> float | None:
 
 def no_effect(config: Config, requests: Requests) -> list[str]:
     """Parts of the combination that change nothing, each with the reason."""
-    balancer = BALANCERS[config.balancer["name"]]
+    balancer = build("balancer", config.balancer)
     rule = config.balancer["name"]
     idle = []
     if config.group.ranks == 1:
@@ -183,6 +183,13 @@ def no_effect(config: Config, requests: Requests) -> list[str]:
         idle.append(f"ledger.mode: {rule} does not read what is in flight")
     elif not balancer.uses_in_flight and not build("signal", config.signal).reads_in_flight:
         idle.append("ledger.mode: the signal does not read what is in flight")
+    if not balancer.uses_prefixes:
+        if _is_chosen(config.indexer):
+            idle.append(f"indexer: {rule} does not ask what ranks hold")
+    elif not requests.has_hashes:
+        idle.append("indexer: the workload knows no prefix hashes")
+    elif not config.backend.get("prefix_cache", True):
+        idle.append("indexer: ranks reuse nothing without backend.prefix_cache")
     if config.group.kind is GroupKind.independent and BUDGETS[config.budget["name"]].needs_lockstep:
         idle.append(f"budget: {config.budget['name']} acts in lockstep groups only")
     if config.workload.get("rate") is not None and config.workload.get("load") is not None:
@@ -193,6 +200,11 @@ def no_effect(config: Config, requests: Requests) -> list[str]:
     if config.backend.get("shared_prefix_store") and not config.backend.get("prefix_cache"):
         idle.append("backend.shared_prefix_store: ranks reuse nothing without prefix_cache")
     return idle
+
+
+def _is_chosen(indexer: Mapping[str, Any]) -> bool:
+    """Whether it is another than what is there where nobody has chosen any."""
+    return bool(indexer) and build("indexer", indexer) != OwnRecord()
 
 
 def write(directory: Path, config: Config, summary: dict[str, Any], records: Records) -> None:

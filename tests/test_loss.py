@@ -14,7 +14,8 @@ import dpbal
 from dpbal import console
 from dpbal.backends.base import BACKENDS, Backend, Parts, Records
 from dpbal.backends.simulator.simulator import Simulator
-from dpbal.loss import BEST_KNOWN
+from dpbal.experiment import Experiment
+from dpbal.loss import BY_PREFIX, PLAIN, best_known
 from dpbal.parts import build
 from dpbal.workloads import Requests
 
@@ -25,7 +26,12 @@ POOR = (
     *("budget=aligned", "budget.ranks=4"),
 )
 PLACEMENT = ("balancer=least_prefill", "transport=local", "ledger.mode=acknowledge")
+PREFIX_PLACEMENT = (
+    *("balancer=marginal_prefill", "indexer=own_record"),
+    *("transport=local", "ledger.mode=acknowledge"),
+)
 BUDGET = ("budget=level",)
+LEVEL = {"budget": {"name": "level"}}
 FRESH = ("transport=local", "backend.vector_lag=0")
 
 
@@ -76,12 +82,50 @@ def test_a_part_is_replaced_on_the_same_requests(
     assert share != 0
 
 
-def test_the_best_known_parts_are_the_files_of_their_names() -> None:
-    config = dpbal.compose(*PLACEMENT, *BUDGET)
-    nodes = BEST_KNOWN["placement"] | BEST_KNOWN["budget"]
-    for family in ("balancer", "signal", "transport", "budget"):
-        assert build(family, nodes[family]) == build(family, getattr(config, family))
-    assert nodes["ledger"] == config.ledger
+@pytest.mark.parametrize(
+    ("typed", "nodes"), [(PLACEMENT, PLAIN), (PREFIX_PLACEMENT, BY_PREFIX), (BUDGET, LEVEL)]
+)
+def test_the_best_known_parts_are_the_files_of_their_names(
+    typed: tuple[str, ...], nodes: dict[str, Any]
+) -> None:
+    config = dpbal.compose(*typed)
+    for family, node in nodes.items():
+        chosen = getattr(config, family)
+        if family == "ledger":
+            assert node == chosen
+        else:
+            assert build(family, node) == build(family, chosen)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (("workload=mooncake_like",), "marginal_prefill"),
+        (("workload=mooncake_like", "backend.prefix_cache=false"), "least_prefill"),
+        (("workload=conv_like",), "least_prefill"),
+    ],
+)
+def test_the_best_known_placement_follows_hits_where_there_can_be_any(
+    overrides: tuple[str, ...], name: str
+) -> None:
+    experiment = Experiment(dpbal.compose("workload.requests=20", *overrides))
+    best = best_known(experiment.requests, experiment.backend.simulator())
+    assert best["placement"]["balancer"]["name"] == name
+
+
+def test_requests_that_share_prefixes_are_placed_by_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = (*LOCKSTEP, "workload=mooncake_like", "balancer=minimum_tokens", "transport=poll_1s")
+    result = result_of(tmp_path / "own", *shared)
+    typed = result_of(tmp_path / "best", *without(shared, *PREFIX_PLACEMENT), "compare=false")
+    for metric, statistics in result["loss"]["placement"].items():
+        if metric != "removed":
+            assert statistics.items() <= typed[metric].items()
+    assert removed(result, "placement")["e2e_mean"] != 0
+    console.show(result, tmp_path)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the best known part (marginal_prefill, level, no delay)" in text
 
 
 def test_what_is_already_the_best_known_has_nothing_to_gain(tmp_path: Path) -> None:

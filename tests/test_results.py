@@ -51,6 +51,34 @@ def test_parts_that_change_nothing_are_named(overrides: list[str], idle: set[str
     assert set(idle_parts(*overrides)) == idle | always
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["balancer=least_prefill"], None),
+        (["balancer=least_prefill", "indexer.size=4"], "least_prefill does not ask"),
+        (["balancer=round_robin", "indexer=oracle"], "round_robin does not ask"),
+        (["balancer=consistent_hash", "indexer=oracle"], "consistent_hash does not ask"),
+        (["balancer=least_prefill", "balancer.miss_weight=8", "indexer=oracle"], None),
+        (["balancer=marginal_prefill"], None),
+        (["balancer=marginal_prefill", "indexer=oracle"], None),
+        (["balancer=marginal_prefill", "workload=conv_like"], "knows no prefix hashes"),
+        (["balancer=lmetric", "backend.prefix_cache=false"], "ranks reuse nothing"),
+    ],
+)
+def test_an_index_that_nobody_asks_or_that_has_nothing_to_know_is_named(
+    overrides: list[str], said: str | None
+) -> None:
+    shared = [] if "workload=conv_like" in overrides else ["workload=mooncake_like"]
+    config = dpbal.compose(*SMALL, *shared, *overrides)
+    told = [
+        line
+        for line in no_effect(config, Experiment(config).requests)
+        if line.partition(":")[0] == "indexer"
+    ]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
+
+
 @pytest.mark.parametrize("caches", [True, False])
 @pytest.mark.parametrize("workload", ["mooncake_like", "conv_like"])
 def test_a_store_that_ranks_share_is_of_use_where_prefixes_are_kept(
@@ -69,13 +97,15 @@ def test_what_a_balancer_says_of_the_ledger_is_so(name: str) -> None:
         table.reports["version"] = 1
         table.update_selectable()
         counts = np.array(requests_in_flight, np.int64)
-        in_flight = InFlight(counts, counts * 100, counts * 0.01)
+        in_flight = InFlight(counts, counts * 100, counts * 0.01, counts * 100)
         view = View(table, in_flight, np.zeros(4, np.int64), HoldingTokens(), StepTime())
+        view.cached_tokens, view.own_prefill_s = np.zeros(4, np.int64), np.zeros(4)
+        view.cached_blocks = np.zeros(4, np.int64)
         balancer = BALANCERS.build(name, {})
         balancer.start(4, seed=3)
         return [balancer.choose(Request(k, 0.0, 10), view) for k in range(8)]
 
-    differ = choices([0, 0, 0, 0]) != choices([9, 0, 5, 2])
+    differ = choices([0, 0, 0, 0]) != choices([30, 0, 5, 2])
     cls = BALANCERS[name]
     assert differ == (cls.uses_reports and cls.uses_in_flight)
 
@@ -97,6 +127,7 @@ def test_a_result_says_whether_its_engines_were_real(capsys: pytest.CaptureFixtu
         "dilation": 2.5,
         "late_share": 0.013,
         "alone_share": None,
+        "engine_prefix_hit_share": None,
     }
     shown = []
     for result in (simulated, real):
@@ -126,3 +157,12 @@ def test_a_host_that_is_too_slow_is_told_what_to_type(late_share: float) -> None
     told = [line for line in lines if "the host is too slow" in line]
     assert len(told) == (late_share > 0.05)
     assert all("type backend.dilation=8" in line for line in told)
+
+
+@pytest.mark.parametrize(("share", "said"), [(None, 0), (0.0, 0), (0.25, 1)])
+def test_what_the_engines_counted_stands_beside_what_dpbal_counted(
+    share: float | None, said: int
+) -> None:
+    result = summary(Emulation("vLLM 0.32.0", 2.0, 0.0, None, share))
+    told = [line for line in console.remarks(result) if "prefix hits" in line]
+    assert told == ["prefix hits: 0.0% of prompt tokens, 25.0% by the engines' own count"] * said

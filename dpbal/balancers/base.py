@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dpbal.core import Request, View
 from dpbal.registry import Registry
+
+if TYPE_CHECKING:
+    from dpbal.signals.base import Signal
 
 
 @dataclass
@@ -31,6 +34,18 @@ class Balancer(ABC):
 
     uses_in_flight: ClassVar[bool] = True
     """Whether ``choose`` itself reads what is in flight, beside what the signal does."""
+
+    @property
+    def uses_prefixes(self) -> bool:
+        """Whether it reads what ranks hold of a prompt; where not, the indexer has no effect."""
+        return False
+
+    def check(self, signal: Signal) -> None:  # noqa: B027 - most take any
+        """Refuse a signal that the rule cannot work with.
+
+        Raises:
+            ConfigError: With one that it can.
+        """
 
     def start(self, ranks: int, seed: int) -> None:  # noqa: B027 - nothing to do for most rules
         """Called once before the first choice, with the size of the group and a seed."""

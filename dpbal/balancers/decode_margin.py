@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dpbal.balancers.base import BALANCERS
-from dpbal.balancers.least_load import LeastLoad
-from dpbal.core import Request
+from dpbal.balancers.smallest import Smallest
+from dpbal.core import Request, View
 
 
 @BALANCERS.register("decode_margin")
 @dataclass
-class DecodeMargin(LeastLoad):
+class DecodeMargin(Smallest):
     """Each request goes where it makes the others wait least, in a group that only decodes.
 
     In lockstep a step is as long as its slowest rank, so a request costs nothing on a rank whose
@@ -43,6 +43,20 @@ class DecodeMargin(LeastLoad):
     look ahead.
     """
 
+    uses_in_flight = False
+
+    def start(self, ranks: int, seed: int) -> None:
+        """Load the compiled scan, and begin rotation at ``seed % ranks``."""
+        super().start(ranks, seed)
+        # numba is slow to import, and composing a config needs no scan
+        from dpbal.balancers.ties import argmin_from
+
+        self._argmin_from = argmin_from
+
     def order(self, waiting: Sequence[Request]) -> list[Request]:
         """The longest prompts first; equal ones as they came."""
         return sorted(waiting, key=lambda request: -request.prompt_tokens)
+
+    def _scan(self, request: Request, view: View, start: int) -> int:
+        rank: int = self._argmin_from(view.loads, view.selectable, start)
+        return rank

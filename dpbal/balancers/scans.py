@@ -98,3 +98,30 @@ def lowest_vllm_score(
             best = rank
             smallest = score
     return best
+
+
+@njit
+def first_with_room(
+    owners: np.ndarray,
+    start: int,
+    outstanding: np.ndarray,
+    selectable: np.ndarray,
+    is_bounded: bool,
+    max_load: float,
+) -> int:
+    """Owner of the first place of a ring, from ``start`` on, that can be chosen and has room."""
+    ranks = 0
+    total = 0
+    for rank in range(selectable.size):
+        if selectable[rank]:
+            ranks += 1
+            total += outstanding[rank]
+    room = np.ceil(max_load * (total + 1) / ranks)
+    for k in range(owners.size):
+        place = start + k
+        if place >= owners.size:
+            place -= owners.size
+        rank = owners[place]
+        if selectable[rank] and (not is_bounded or outstanding[rank] < room):
+            return int(rank)
+    return -1

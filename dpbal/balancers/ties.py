@@ -21,3 +21,42 @@ def argmin_from(loads: np.ndarray, selectable: np.ndarray, start: int) -> int:
             best = rank
             smallest = loads[rank]
     return best
+
+
+@njit
+def argmin_sum_from(
+    loads: np.ndarray, own: np.ndarray, weight: float, selectable: np.ndarray, start: int
+) -> int:
+    """First selectable rank with the smallest ``loads + weight * own``, cyclically from a start."""
+    ranks = loads.size
+    best = -1
+    smallest = np.inf
+    for k in range(ranks):
+        rank = start + k
+        if rank >= ranks:
+            rank -= ranks
+        load = loads[rank] + weight * own[rank]
+        if selectable[rank] and (best < 0 or load < smallest):
+            best = rank
+            smallest = load
+    return best
+
+
+@njit
+def drawn_argmin(scores: np.ndarray, uniform: float) -> int:
+    """A rank with the smallest score; a draw in [0, 1) says which, all equally likely."""
+    smallest = np.inf
+    count = 0
+    for rank in range(scores.size):
+        if scores[rank] < smallest:
+            smallest = scores[rank]
+            count = 1
+        elif scores[rank] == smallest:
+            count += 1
+    left = int(uniform * count)
+    for rank in range(scores.size):
+        if scores[rank] == smallest:
+            if left == 0:
+                return rank
+            left -= 1
+    return -1

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpbal.balancers.base import BALANCERS
-from dpbal.balancers.least_load import LeastLoad
-from dpbal.core import View
+from dpbal.balancers.smallest import Smallest
+from dpbal.core import Request, View
 
 
 @BALANCERS.register("total_tokens")
 @dataclass
-class TotalTokens(LeastLoad):
+class TotalTokens(Smallest):
     """Each request goes to the rank with the smallest load, then the fewest requests.
 
     Formula: ``rank = argmin (load, running + waiting + in flight)``, compared in that order.
@@ -30,16 +30,15 @@ class TotalTokens(LeastLoad):
     Reference: SGLang 0.5.23, ``managers/data_parallel_controller.py``, ``TOTAL_TOKENS``.
     """
 
-    uses_in_flight = True
-
     def start(self, ranks: int, seed: int) -> None:
         """Load the compiled scan, and begin rotation at ``seed % ranks``."""
         super().start(ranks, seed)
+        # numba is slow to import, and composing a config needs no scan
         from dpbal.balancers.scans import lowest_then_fewest
 
         self._lowest_then_fewest = lowest_then_fewest
 
-    def _scan(self, view: View, start: int) -> int:
+    def _scan(self, request: Request, view: View, start: int) -> int:
         rank: int = self._lowest_then_fewest(
             view.loads, view.integers, view.in_flight.requests, view.selectable, start
         )

@@ -26,10 +26,11 @@ class Given(Signal):
 
     loads: list[float] = field(default_factory=list)
     asked: int = 0
+    unit: Unit = Unit.tokens
 
     @property
     def counts(self) -> Unit:
-        return Unit.tokens
+        return self.unit
 
     def load(self, view: View) -> np.ndarray:
         self.asked += 1
@@ -53,6 +54,28 @@ def report(table: LoadTable, rank: int, **fields: float) -> None:
 def view_of(table: LoadTable, loads: list[float]) -> View:
     ledger = Ledger(table.ranks)
     return View(table, ledger.in_flight, ledger.outstanding, Given(loads), STEP_TIME)
+
+
+def view_of_prefixes(
+    table: LoadTable,
+    one: Request,
+    cached_tokens: list[int],
+    loads: list[float] | None = None,
+    unit: Unit = Unit.seconds,
+) -> View:
+    """What a rule sees where ranks hold so many tokens of the prompt, and nothing is in flight."""
+    ledger = Ledger(table.ranks)
+    signal = Given([0.0] * table.ranks if loads is None else loads, unit=unit)
+    view = View(table, ledger.in_flight, ledger.outstanding, signal, STEP_TIME)
+    view.cached_tokens = np.array(cached_tokens, np.int64)
+    view.own_prefill_s = np.array([own_prefill_s(one, cached) for cached in cached_tokens])
+    view.cached_blocks = np.zeros(table.ranks, np.int64)
+    return view
+
+
+def own_prefill_s(one: Request, cached: int) -> float:
+    """Seconds of prefill that a request needs where so many tokens of it are cached."""
+    return STEP_TIME.prefill_s(one.prompt_tokens) - STEP_TIME.prefill_s(cached)
 
 
 def ranks_chosen(dispatcher: Dispatcher, count: int) -> list[int]:

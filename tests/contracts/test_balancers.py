@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dpbal
-from dpbal.balancers import BALANCERS, Random
+from dpbal.balancers import BALANCERS, Balancer, ConsistentHash, Random
 from dpbal.config import Config
-from dpbal.core import LoadTable, Request
+from dpbal.core import LoadTable, Request, View
 from dpbal.dispatcher import Dispatcher
 from dpbal.errors import ConfigError
 from dpbal.experiment import Experiment
+from dpbal.indexers import OwnRecord
 from dpbal.ledger import Ledger
-from dpbal.parts import build
-from tests.balancers.given import STEP_TIME, Given, ranks_chosen, report, request, view_of
+from dpbal.parts import build_dispatcher
+from dpbal.signals import Unit
+from tests.balancers.given import (
+    STEP_TIME,
+    Given,
+    ranks_chosen,
+    report,
+    request,
+    view_of,
+    view_of_prefixes,
+)
 
 NAMES = sorted(name for name in BALANCERS if BALANCERS[name].chooses)
 
@@ -32,6 +44,7 @@ def random_reports(table: LoadTable, seed: int) -> None:
             waiting=int(generator.integers(0, 5)),
             holding_tokens=int(generator.integers(0, 9000)),
             kv_used_tokens=int(generator.integers(0, 9000)),
+            prefill_tokens=int(generator.integers(0, 9000)),
             prefill_s=float(generator.random()),
         )
 
@@ -52,10 +65,7 @@ def dispatcher(name: str) -> Callable[..., Dispatcher]:
     config = config_of(name)
 
     def make(table: LoadTable, seed: int = 0) -> Dispatcher:
-        balancer = build("balancer", config.balancer)
-        balancer.start(table.ranks, seed)
-        ledger = Ledger(table.ranks)
-        return Dispatcher(balancer, build("signal", config.signal), ledger, table, STEP_TIME)
+        return build_dispatcher(replace(config, seed=seed), table, number=0)
 
     return make
 
@@ -67,6 +77,8 @@ def test_spreads_identical_requests_over_idle_ranks(name: str, dispatcher: Make)
     counts = np.bincount(ranks_chosen(dispatcher(LoadTable(8)), 800), minlength=8)
     if BALANCERS[name] is Random:
         assert 50 < counts.min() <= counts.max() < 150  # five standard deviations
+    elif BALANCERS[name] is ConsistentHash:
+        assert 50 < counts.min() <= counts.max() <= 125  # bounded at 1.25 times the mean
     else:
         assert counts.max() - counts.min() <= 2
 
@@ -127,7 +139,11 @@ def test_says_truly_whether_it_reads_the_signal(name: str) -> None:
     signal = Given([3.0, 1.0, 2.0])
     balancer = BALANCERS.build(name, {})
     balancer.start(3, seed=0)
-    dispatcher = Dispatcher(balancer, signal, Ledger(3), LoadTable(3), STEP_TIME)
+    indexer = None
+    if balancer.uses_prefixes:
+        indexer = OwnRecord()
+        indexer.start(3, 1000)
+    dispatcher = Dispatcher(balancer, signal, Ledger(3), LoadTable(3), STEP_TIME, indexer)
     ranks_chosen(dispatcher, 10)
     assert (signal.asked > 0) == balancer.uses_signal
 
@@ -140,6 +156,67 @@ def test_says_truly_whether_reports_matter(name: str, dispatcher: Make) -> None:
 
     differ = len({choices(seed) for seed in range(5)}) > 1
     assert differ == BALANCERS[name].uses_reports
+
+
+class Watched:
+    """A view that remembers what was read of it."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self._view, name)
+
+
+OF_PREFIXES = {"cached_tokens", "own_prefill_s", "cached_blocks"}
+WITH_MISSES = ["fewest_requests", "least_prefill", "minimum_tokens"]
+
+
+def prefixes_read(balancer: Balancer, unit: Unit) -> set[str]:
+    """What a rule reads of what ranks hold, over requests with and without sessions and hashes."""
+    balancer.start(3, seed=0)
+    read = set()
+    for number in range(6):
+        hashes = np.arange(2) if number % 2 else None
+        session = number if number > 3 else None
+        one = Request(number, 0.0, 1024, block_hashes=hashes, session=session)
+        watched = Watched(view_of_prefixes(LoadTable(3), one, [0, 512, 0], [3.0, 2.0, 1.0], unit))
+        balancer.choose(one, watched)  # type: ignore[arg-type]
+        read |= watched.read & OF_PREFIXES
+    return read
+
+
+@pytest.mark.parametrize("unit", [Unit.seconds, Unit.tokens])
+def test_reads_what_ranks_hold_where_it_says_so(name: str, unit: Unit) -> None:
+    balancer = BALANCERS.build(name, {})
+    assert bool(prefixes_read(balancer, unit)) == balancer.uses_prefixes
+
+
+@pytest.mark.parametrize("unit", [Unit.seconds, Unit.tokens])
+@pytest.mark.parametrize("name", WITH_MISSES)
+def test_reads_what_ranks_hold_where_it_weighs_misses(name: str, unit: Unit) -> None:
+    balancer = BALANCERS.build(name, {"miss_weight": 4.0})
+    assert balancer.uses_prefixes
+    assert prefixes_read(balancer, unit)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if BALANCERS.build(n, {}).uses_prefixes])
+def test_a_prompt_that_was_seen_goes_where_it_was_in_an_idle_group(dispatcher: Make) -> None:
+    target = dispatcher(LoadTable(8))
+    hashes = np.arange(10)
+    chosen = set()
+    for number in range(12):
+        one = Request(number, 0.0, 5120, block_hashes=hashes)
+        placed = target.dispatch(one, now=float(number))
+        assert placed.cached_tokens == (5119 if number else 0)
+        chosen.add(placed.rank)
+        other = Request(f"other {number}", 0.0, 5120, block_hashes=100 * (number + 1) + hashes)
+        assert target.dispatch(other, now=float(number)).cached_tokens == 0
+        target.finish(number)
+        target.finish(f"other {number}")
+    assert len(chosen) == 1
 
 
 @pytest.mark.parametrize("name", sorted(set(BALANCERS) - set(NAMES)))

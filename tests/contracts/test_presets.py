@@ -16,7 +16,7 @@ ALIGNED = {"name": "aligned", "ranks": None, "timeout_iters": 50, "batching_wait
 
 def test_sglang_7379() -> None:
     config = dpbal.compose("preset=sglang_7379")
-    assert config.balancer == {"name": "minimum_tokens", "ties": "first"}
+    assert config.balancer == {"name": "minimum_tokens", "ties": "first", "miss_weight": 0.0}
     assert config.signal == SUM_OF_TOKENS
     assert config.ledger.mode is LedgerMode.acknowledge
     assert build("transport", config.transport).timing.interval_steps == 40
@@ -41,6 +41,39 @@ def test_vllm_0_32() -> None:
     assert config.budget["name"] == "fixed"
 
 
+def test_sglang_router() -> None:
+    config = dpbal.compose("preset=sglang_router")
+    assert config.balancer == {
+        "name": "cache_aware",
+        "ties": "first",
+        "cache_threshold": 0.3,
+        "balance_abs": 64,
+        "balance_rel": 1.5,
+        "on_miss": "fewest_requests",
+    }
+    assert config.indexer["name"] == "own_record"
+    assert not build("balancer", config.balancer).uses_reports
+    assert config.budget["name"] == "fixed"
+
+
+def test_dynamo() -> None:
+    config = dpbal.compose("preset=dynamo")
+    assert config.balancer["name"] == "dynamo"
+    assert config.indexer["name"] == "kv_events"
+    assert config.transport == {"name": "local"}
+    assert config.ledger.mode is LedgerMode.acknowledge
+    assert config.budget["name"] == "fixed"
+
+
+def test_llm_d() -> None:
+    config = dpbal.compose("preset=llm_d")
+    assert config.balancer["name"] == "llm_d"
+    assert config.indexer["name"] == "own_record"
+    assert build("transport", config.transport).timing.interval_s == 0.05
+    assert config.ledger.mode is LedgerMode.acknowledge
+    assert config.budget["name"] == "fixed"
+
+
 @pytest.mark.parametrize(
     ("arguments", "group", "expected"),
     [
@@ -48,6 +81,7 @@ def test_vllm_0_32() -> None:
         (["preset=sglang_7379", "signal=requests"], "signal", {"name": "requests"}),
         (["preset=sglang_0_5_23", "transport=local"], "transport", {"name": "local"}),
         (["preset=vllm_0_32", "budget=aligned"], "budget", ALIGNED),
+        (["preset=dynamo", "indexer=oracle"], "indexer", {"name": "oracle"}),
         (["balancer=least_prefill", "signal=requests"], "signal", {"name": "requests"}),
         (["preset=sglang_7379", "balancer=least_prefill"], "signal", SUM_OF_TOKENS),
     ],
@@ -74,6 +108,9 @@ def test_a_typed_value_wins_over_a_preset() -> None:
         ("power_of_two", ["requests", "in_flight"]),
         ("least_prefill", ["prefill_work", "in_flight", "decode_work"]),
         ("total_tokens", ["get_load", "in_flight"]),
+        ("marginal_prefill", ["prefill_work", "in_flight", "decode_load"]),
+        ("tensorrt_llm", ["holding_tokens", "in_flight"]),
+        ("session_affinity", ["requests", "in_flight"]),
     ],
 )
 def test_a_balancer_brings_its_own_signal(balancer: str, terms: list[str]) -> None:

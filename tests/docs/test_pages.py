@@ -67,7 +67,7 @@ def test_what_a_stale_report_does_is_as_the_page_says() -> None:
     assert (results.attempted, results.failed) == (4, 0)
 
 
-COMPONENTS = ("balancer", "signal", "transport", "budget")
+COMPONENTS = ("balancer", "signal", "indexer", "transport", "budget")
 
 
 @pytest.mark.parametrize("family", [*COMPONENTS, "preset", "workload", "profile", "backend"])

@@ -1,0 +1,124 @@
+"""Scans that weigh prefix hits against load and take the best rank, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpbal.core import column
+from dpbal.jit import njit
+
+RUNNING = column("running")
+WAITING = column("waiting")
+PREFILL_TOKENS = column("prefill_tokens")
+
+
+@njit
+def lowest_marginal_prefill(
+    loads: np.ndarray,
+    own_prefill_s: np.ndarray,
+    selectable: np.ndarray,
+    start: int,
+    miss_share: float,
+    queue_share: float,
+    is_guarded: bool,
+    patience: float,
+) -> int:
+    """First selectable rank, cyclically from ``start``, with the least score of its balancer."""
+    ranks = loads.size
+    longest = -np.inf
+    soonest = np.inf
+    soonest_own = 0.0
+    for rank in range(ranks):
+        if not selectable[rank]:
+            continue
+        longest = max(longest, loads[rank])
+        done = loads[rank] + own_prefill_s[rank]
+        if done < soonest or (done == soonest and own_prefill_s[rank] < soonest_own):
+            soonest = done
+            soonest_own = own_prefill_s[rank]
+    best = -1
+    smallest = np.inf
+    for k in range(ranks):
+        rank = start + k
+        if rank >= ranks:
+            rank -= ranks
+        if not selectable[rank]:
+            continue
+        own = own_prefill_s[rank]
+        done = loads[rank] + own
+        if is_guarded and done - soonest > patience * max(0.0, soonest_own - own):
+            continue
+        score = max(0.0, done - longest) + miss_share * own + queue_share * loads[rank]
+        if best < 0 or score < smallest:
+            best = rank
+            smallest = score
+    return best
+
+
+@njit
+def cache_aware_rank(
+    outstanding: np.ndarray,
+    cached_tokens: np.ndarray,
+    cached_blocks: np.ndarray,
+    selectable: np.ndarray,
+    start: int,
+    least_cached: float,
+    balance_abs: float,
+    balance_rel: float,
+    misses_fill: bool,
+) -> int:
+    """Rank of ``CacheAware``: the fewest requests, the longest match or the smallest index."""
+    most = -1
+    fewest = -1
+    longest = -1
+    emptiest = -1
+    for k in range(selectable.size):
+        rank = start + k
+        if rank >= selectable.size:
+            rank -= selectable.size
+        if not selectable[rank]:
+            continue
+        if most < 0 or outstanding[rank] > outstanding[most]:
+            most = rank
+        if fewest < 0 or outstanding[rank] < outstanding[fewest]:
+            fewest = rank
+        if longest < 0 or cached_tokens[rank] > cached_tokens[longest]:
+            longest = rank
+        less = 0 if emptiest < 0 else cached_blocks[rank] - cached_blocks[emptiest]
+        if emptiest < 0 or less < 0 or (less == 0 and outstanding[rank] < outstanding[emptiest]):
+            emptiest = rank
+    above = outstanding[most] - outstanding[fewest]
+    if above > balance_abs and outstanding[most] > balance_rel * outstanding[fewest]:
+        return fewest
+    if cached_tokens[longest] > least_cached:
+        return longest
+    return emptiest if misses_fill else fewest
+
+
+@njit
+def lowest_product(
+    integers: np.ndarray,
+    in_flight_requests: np.ndarray,
+    in_flight_prefill_tokens: np.ndarray,
+    cached_tokens: np.ndarray,
+    prompt_tokens: int,
+    selectable: np.ndarray,
+    start: int,
+) -> int:
+    """First selectable rank, cyclically from ``start``, with the smallest score of ``LMetric``."""
+    ranks = selectable.size
+    best = -1
+    smallest = np.inf
+    for k in range(ranks):
+        rank = start + k
+        if rank >= ranks:
+            rank -= ranks
+        if not selectable[rank]:
+            continue
+        tokens = integers[rank, PREFILL_TOKENS] + in_flight_prefill_tokens[rank]
+        requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
+        score = float(tokens + prompt_tokens - cached_tokens[rank]) * float(requests + 1)
+        if best < 0 or score < smallest:
+            best = rank
+            smallest = score
+    return best
