@@ -5,6 +5,7 @@ from __future__ import annotations
 from dpbal.workloads.azure import AzureCode, AzureConv
 from dpbal.workloads.base import WORKLOADS, Requests, Workload
 from dpbal.workloads.conversations import Conversations
+from dpbal.workloads.hot_prefix import HotPrefix
 from dpbal.workloads.mooncake import MooncakeConversation
 from dpbal.workloads.synthetic import Synthetic
 from dpbal.workloads.trace_csv import TraceCsv
@@ -15,6 +16,7 @@ __all__ = [
     "AzureCode",
     "AzureConv",
     "Conversations",
+    "HotPrefix",
     "MooncakeConversation",
     "Requests",
     "Synthetic",

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     OUTPUTS = 2
     FOLLOW_UPS = 3
     PARENTS = 4
+    PREFIXES = 5
 
     def seed(self, seed: int) -> np.random.SeedSequence:
         """The seed of this stream."""
