@@ -112,6 +112,11 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         if summary["loss"] is not None:
             lines.append("what is lost to it is simulated too, the combination included")
         lines.append(f"the host came late to {share:.1%} of steps{took}")
+        if emulation["engine_prefix_hit_share"]:
+            lines.append(
+                f"prefix hits: {summary['prefix_hit_share']:.1%} of prompt tokens, "
+                f"{emulation['engine_prefix_hit_share']:.1%} by the engines' own count"
+            )
         if emulation["alone_share"]:
             lines.append(
                 f"in {emulation['alone_share']:.1%} of steps a rank did not know what the others "

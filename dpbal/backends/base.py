@@ -77,12 +77,16 @@ class Emulation:
             small, the host was too slow, and the times are not the profile's.
         alone_share: Share of the steps in which a rank did not know the others' vectors, and kept
             to what its budget holds to be safe alone; None where the budget needs no vectors.
+        engine_prefix_hit_share: Prompt tokens found in the prefix cache, over those looked up
+            there, as the engines count themselves: each request at its first admission. None where
+            nothing was looked up.
     """
 
     engines: str
     dilation: float
     late_share: float
     alone_share: float | None = None
+    engine_prefix_hit_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ import psutil
 import pytest
 
 from dpbal.backends.vllm import model
-from dpbal.backends.vllm.settings import BARRIER, CONFIG, REPORTS, Settings
+from dpbal.backends.vllm.settings import (
+    BARRIER,
+    CONFIG,
+    DISPATCHES,
+    EVENTS,
+    REPORTS,
+    Settings,
+)
 from dpbal.modes import GroupKind
 from dpbal.sharedmem.segment import FOLDER
 from tests.vllm.engine import Engine, MakeEngine, vllm_config
@@ -98,11 +105,16 @@ def make_engine(model_folder: Path, watched: Watched, tmp_path: Path) -> Iterato
         kv_blocks: int = 64,
         seed: int = 0,
         budget: dict[str, Any] | None = None,
+        has_events: bool = False,
     ) -> Engine:
         config = vllm_config(model_folder, is_async=is_async, policy=policy, speculates=speculates)
         if budget is not None:  # as rank 0 of a lockstep group of two
             write(tmp_path / "config.yaml", kind=GroupKind.lockstep, budget=budget)
             config.parallel_config.data_parallel_size = 2
+        if has_events:
+            from vllm.config import KVEventsConfig
+
+            config.kv_events_config = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
         made.append(Engine(config, kv_blocks, seed))
         return made[-1]
 
@@ -120,13 +132,16 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[GroupKind, P
 
 
 @pytest.fixture
-def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+def serve(
+    model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Serve]:
     """Starts no engines, but does what comes before: what would be handed to them."""
     from dpbal.backends.vllm.executor import EmulatedExecutor
     from dpbal.backends.vllm.launch import shutting_down, starting
 
-    for name in (REPORTS, BARRIER):
+    for name in (REPORTS, BARRIER, EVENTS, DISPATCHES):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv("VLLM_RPC_BASE_PATH", str(tmp_path))
     made: list[Any] = []
 
     def start(
@@ -136,6 +151,7 @@ def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch)
         executor: type = EmulatedExecutor,
         scheduler: dict[str, Any] | None = None,
         model_config: dict[str, Any] | None = None,
+        cache: dict[str, Any] | None = None,
         **parallel: Any,
     ) -> Any:
         server = vllm_config(model_folders[served])
@@ -146,6 +162,8 @@ def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch)
             setattr(server.scheduler_config, name, value)
         for name, value in (model_config or {}).items():
             setattr(server.model_config, name, value)
+        for name, value in (cache or {}).items():
+            setattr(server.cache_config, name, value)
         manager = SimpleNamespace()
         made.append(manager)
         starting(start, settings)(manager, vllm_config=server, executor_class=executor)
@@ -155,3 +173,4 @@ def serve(model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch)
     for manager in made:
         shutting_down(lambda _: None)(manager)
     assert own_segments() == set()
+    assert list(tmp_path.glob("dpbal-*")) == []

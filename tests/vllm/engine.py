@@ -169,12 +169,41 @@ class Engine:
         arrival_s: float | None = None,
         resumable: bool = False,
         stops: bool = True,
+        cache_salt: str | None = None,
     ) -> None:
         """Take a request, as the engine does between two steps; ``STOP`` ends one that stops."""
+        request = self.request(
+            request_id,
+            tokens,
+            max_tokens,
+            priority=priority,
+            headers=headers,
+            arrival_s=arrival_s,
+            resumable=resumable,
+            stops=stops,
+            cache_salt=cache_salt,
+        )
+        self.requests.append(request)
+        self.scheduler.add_request(request)
+
+    def request(
+        self,
+        request_id: str,
+        tokens: list[int],
+        max_tokens: int,
+        *,
+        priority: int = 0,
+        headers: Mapping[str, str] | None = None,
+        arrival_s: float | None = None,
+        resumable: bool = False,
+        stops: bool = True,
+        cache_salt: str | None = None,
+    ) -> Any:
+        """A request that nobody has taken; see ``add``."""
         from vllm import SamplingParams
         from vllm.v1.request import Request
 
-        request = Request(
+        return Request(
             request_id=request_id,
             prompt_token_ids=list(tokens),
             sampling_params=SamplingParams(
@@ -186,9 +215,8 @@ class Engine:
             arrival_time=arrival_s,
             block_hasher=self._hasher,
             resumable=resumable,
+            cache_salt=cache_salt,
         )
-        self.requests.append(request)
-        self.scheduler.add_request(request)
 
     def abort(self, *request_ids: str) -> None:
         """End requests from outside."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dpbal.backends.vllm import model
 from dpbal.backends.vllm.front_end import FrontEnd
 from dpbal.backends.vllm.plugin import installed
+from dpbal.backends.vllm.prefixes import Prompt
 from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import Settings
-from dpbal.core import LoadTable
+from dpbal.core import LoadTable, Request
 from dpbal.parts import build_dispatcher
 
 if TYPE_CHECKING:
@@ -96,6 +97,38 @@ class Group:
             if has_begun is not None:
                 has_begun.set()
         return given
+
+    async def place(self, tokens: list[int], output_tokens: int = 1) -> tuple[int, int]:
+        """Send a prompt and wait for its end: its rank, and its tokens that were cached there."""
+        from vllm import SamplingParams
+
+        self._sent += 1
+        before = self.outstanding
+        given: Any = {"prompt_token_ids": tokens}
+        params = SamplingParams(max_tokens=output_tokens, ignore_eos=True, detokenize=False)
+        queue = await self._llm.add_request(str(self._sent), given, params)
+        (rank,) = (k for k, count in enumerate(self.outstanding) if count > before[k])
+        output = await queue.get()
+        while not output.finished:
+            output = await queue.get()
+        return rank, output.num_cached_tokens or 0
+
+    def leading_blocks(self, tokens: list[int]) -> list[list[int]]:
+        """Blocks of a prompt that each dispatcher believes each rank to hold."""
+        self.front_end.take_in_events()
+        request = Request(
+            "?",
+            0.0,
+            len(tokens),
+            block_hashes=Prompt(len(tokens), tokens).block_hashes(),
+            block_tokens=Prompt(0).block_tokens,
+        )
+        indexers = [dispatcher.indexer for dispatcher in self.front_end.dispatchers]
+        return [indexer.match(request).tolist() for indexer in indexers if indexer is not None]
+
+    async def reset(self) -> bool:
+        """Clear the prefix cache of all ranks."""
+        return await self._llm.reset_prefix_cache()
 
     async def cancel(self, *tasks: asyncio.Task[Any]) -> None:
         """End tasks from outside, and wait for their ends."""

@@ -44,8 +44,16 @@ class Watched:
         self.exchange.close()
 
 
-def counted(scheduler: Any, now_s: float | None = None) -> dict[str, float]:
-    """What a report must say, counted over all requests of a scheduler."""
+def counted(
+    scheduler: Any, now_s: float | None = None, expected: Mapping[str, int] | None = None
+) -> dict[str, float]:
+    """What a report must say, counted over all requests of a scheduler.
+
+    Args:
+        scheduler: Which.
+        now_s: Time.
+        expected: By request, tokens that its dispatcher expects in the prefix cache.
+    """
     from vllm.v1.request import RequestStatus
 
     requests = [r for r in scheduler.requests.values() if not r.is_finished()]
@@ -53,7 +61,7 @@ def counted(scheduler: Any, now_s: float | None = None) -> dict[str, float]:
     waiting = [r for r in requests if r.status != RequestStatus.RUNNING]
     prefilling = [r for r in running if r.is_prefill_chunk]
     decoding = [r for r in running if not r.is_prefill_chunk]
-    left = [(0, r.num_tokens) for r in waiting]
+    left = [(expected_in_cache(r, expected or {}), r.num_tokens) for r in waiting]
     left += [(r.num_computed_tokens, r.num_tokens) for r in prefilling]
     pairs = sum((size * size - computed * computed) / 2 for computed, size in left)
     tokens = sum(size - computed for computed, size in left)
@@ -74,6 +82,13 @@ def counted(scheduler: Any, now_s: float | None = None) -> dict[str, float]:
         "decode_s": COSTS.decode_s(len(decoding), sum(r.num_tokens for r in decoding)),
         "oldest_wait_s": max(0.0, now_s - min(tokenless)) if tokenless else 0.0,
     }
+
+
+def expected_in_cache(request: Any, expected: Mapping[str, int]) -> int:
+    """Tokens of a waiting request that count as cached, of those that were expected."""
+    if request.num_preemptions:
+        return 0
+    return min(expected.get(request.request_id, 0), int(request.num_tokens) - 1)
 
 
 def differences(reported: Mapping[str, float], expected: Mapping[str, float]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from dpbal.backends.vllm.settings import CONFIG, RECORDS, Settings
 from dpbal.config import to_dict
 from dpbal.modes import GroupKind
 from tests.vllm.group import DISPATCHERS, KV_TOKENS, LENGTH, RANKS, Group, engines
-from tests.vllm.settings import config
+from tests.vllm.settings import FOLLOWING, config
 
 if TYPE_CHECKING:
     pass
@@ -138,6 +138,32 @@ async def one_rank_alone(group: Group) -> Any:
     return await asyncio.gather(*(group.ask(100, 50, rank=0) for _ in range(3)))
 
 
+SHARED = [11] * 320
+"""A prefix, of whole blocks."""
+
+
+async def a_prefix_is_followed(group: Group) -> Any:
+    first = await group.place([*SHARED, 1])
+    is_known = await group.until(lambda: group.leading_blocks(SHARED) != [[0, 0], [0, 0]])
+    others = [await group.place([*SHARED, 2 + number]) for number in range(5)]
+    return first, others, is_known
+
+
+async def an_eviction_is_known(group: Group) -> Any:
+    before = group.leading_blocks(SHARED)
+    for rank in range(RANKS):
+        await asyncio.gather(*(group.ask(900, 60, rank) for _ in range(4)))
+    is_gone = await group.until(lambda: group.leading_blocks(SHARED) == [[0, 0], [0, 0]])
+    return before, is_gone, await group.place([*SHARED, 1])
+
+
+async def a_reset_is_known(group: Group) -> Any:
+    before = group.leading_blocks(SHARED)
+    was_reset = await group.reset()
+    after = group.leading_blocks(SHARED)
+    return before, was_reset, after, await group.place([*SHARED, 1])
+
+
 def dispatched_before_a_report(count: int) -> Scenario:
     async def scenario(group: Group) -> Any:
         for pid in group.engines:
@@ -194,6 +220,9 @@ ASYNC: list[Scenario] = [
     cancelled_in_the_queue,
     cancelled_in_mid_stream,
     preempted,
+    a_prefix_is_followed,
+    an_eviction_is_known,
+    a_reset_is_known,
 ]
 RUNS: dict[str, tuple[GroupKind, bool, list[Scenario]]] = {
     "independent": (GroupKind.independent, False, INDEPENDENT),
@@ -201,6 +230,9 @@ RUNS: dict[str, tuple[GroupKind, bool, list[Scenario]]] = {
     "async": (GroupKind.independent, True, ASYNC),
     "async lockstep": (GroupKind.lockstep, True, LOCKSTEP),
 }
+NODES: dict[str, dict[str, Any]] = {"async": FOLLOWING}
+"""Other nodes of a run's config than those of its kind of group."""
+
 BUDGETS = {GroupKind.independent: "fixed", GroupKind.lockstep: "level"}
 
 
@@ -212,6 +244,7 @@ async def run(name: str, folder: Path) -> dict[str, Any]:
             kind,
             RANKS,
             DISPATCHERS,
+            **NODES.get(name, {}),
             budget={"name": BUDGETS[kind]},
             backend={
                 "name": "vllm",

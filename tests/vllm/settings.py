@@ -17,6 +17,14 @@ Serve = Callable[..., Any]
 its model makes, and fields of vLLM's parallel config."""
 
 
+FOLLOWING: dict[str, Any] = {
+    "balancer": {"name": "marginal_prefill"},
+    "signal": {"name": "sum", "terms": {"prefill_work": 1.0, "in_flight": 1.0}},
+    "indexer": {"name": "kv_events"},
+}
+"""Nodes of a config whose front ends follow what ranks' prefix caches hold."""
+
+
 def config(
     kind: GroupKind = GroupKind.independent,
     ranks: int = 2,
@@ -27,6 +35,7 @@ def config(
     chosen: dict[str, Any] = {
         "balancer": {"name": "minimum_tokens"},
         "signal": {"name": "sum", "terms": {"holding_tokens": 1.0, "in_flight": 1.0}},
+        "indexer": {"name": "own_record"},
         "transport": {"name": "shm"},
         "budget": {"name": "fixed"},
         "workload": {"name": "none"},

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 
 COMMAND = [
     "dpbal-run",
-    *("backend=vllm", "balancer=minimum_tokens", "profile=llama31_8b_h200", "compare=false"),
+    *("backend=vllm", "profile=llama31_8b_h200", "compare=false"),
+    *("balancer=marginal_prefill", "indexer=kv_events"),  # which have sockets of their own
     *("group.ranks=2", "workload=synthetic", "workload.load=null"),
 ]
 LONG = ["group.kind=independent", "workload.requests=2000", "workload.rate=5"]

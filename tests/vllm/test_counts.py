@@ -12,6 +12,7 @@ import numpy as np
 import polars
 import pytest
 
+import dpbal
 from tests.sweeps.commands import run
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,12 @@ DILATION = 20
 FIRST = {"independent": 2, "lockstep": 1}
 """Requests that arrive at once: one for each rank that starts by itself."""
 
-SHARED = ("group.ranks=2", "compare=false", "workload.load=null", "balancer=round_robin")
+SHARED = ("group.ranks=2", "compare=false", "workload.load=null")
+
+
+def simulate(directory: Path, *words: str) -> None:
+    """Run the simulator, here."""
+    dpbal.run(dpbal.compose("backend=simulator", *words), directory, show=False)
 
 
 def compare(
@@ -31,17 +37,18 @@ def compare(
     dilation: float = DILATION,
     engines: Sequence[str] = (),
     simulator: Sequence[str] = (),
+    balancer: str = "balancer=round_robin",
 ) -> tuple[polars.DataFrame, polars.DataFrame]:
     """Steps with work, and requests, of both backends; what they count must be equal."""
-    backends = {
-        "vllm": (f"backend.dilation={dilation}", *engines),
-        "simulator": ("transport=shm", *simulator),
-    }
+    line = (balancer, *SHARED, *words)
+    code, _, error = run(
+        folder,
+        *(f"backend.dilation={dilation}", "backend=vllm", *engines, *line, "hydra.run.dir=vllm"),
+    )
+    assert code == 0, error
+    simulate(folder / "simulator", "transport=shm", *simulator, *line)
     steps, requests = {}, {}
-    for backend, own in backends.items():
-        line = (f"backend={backend}", *SHARED, *own, *words, f"hydra.run.dir={backend}")
-        code, _, error = run(folder, *line)
-        assert code == 0, error
+    for backend in ("vllm", "simulator"):
         rows = polars.read_parquet(folder / backend / "steps.parquet")
         steps[backend] = rows.filter(polars.col("prefill_tokens") + polars.col("decode_seqs") > 0)
         requests[backend] = polars.read_parquet(folder / backend / "requests.parquet")
@@ -83,9 +90,12 @@ def burst(
 
 
 @pytest.mark.parametrize(
-    ("kind", "profile"), [("independent", "llama31_8b_h200"), ("lockstep", "deepseek_v3_h200")]
+    ("kind", "profile", "dilation"),
+    [("independent", "llama31_8b_h200", DILATION), ("lockstep", "deepseek_v3_h200", 8)],
 )
-def test_steps_preemptions_and_choices_are_equal(tmp_path: Path, kind: str, profile: str) -> None:
+def test_steps_preemptions_and_choices_are_equal(
+    tmp_path: Path, kind: str, profile: str, dilation: float
+) -> None:
     trace = azure_trace(tmp_path / "trace.csv", burst(40, 700, FIRST[kind]))
     steps, requests = compare(
         tmp_path,
@@ -96,6 +106,7 @@ def test_steps_preemptions_and_choices_are_equal(tmp_path: Path, kind: str, prof
         "backend.kv_capacity_tokens=2080",
         "backend.max_num_batched_tokens=512",
         "backend.prefix_cache=false",  # which would find what a preempted request left
+        dilation=dilation,
     )
     assert requests["preemptions"].sum() > 0
     assert steps["waiting"].to_numpy().max() > 0
@@ -140,18 +151,15 @@ def test_steps_under_a_budget_are_equal(
     steps, _ = compare(tmp_path, *words, dilation=5, engines=engines, simulator=simulator)
     emulation = json.loads((tmp_path / "vllm" / "result.json").read_text())["emulation"]
     assert emulation["alone_share"] == (None if alone is None else alone / len(steps))
-    code, _, error = run(
-        tmp_path,
-        *("backend=simulator", *SHARED, *words, "budget=fixed", "hydra.run.dir=unlimited"),
-    )
-    assert code == 0, error
+    line = ("balancer=round_robin", *SHARED, *words, "budget=fixed")
+    simulate(tmp_path / "unlimited", *line)
     unlimited = polars.read_parquet(tmp_path / "unlimited" / "steps.parquet")
     unlimited = unlimited.filter(polars.col("prefill_tokens") + polars.col("decode_seqs") > 0)
     prefills = [rows["prefill_tokens"].to_list() for rows in (steps, unlimited)]
     assert prefills[0] != prefills[1]  # the budget did something
 
 
-def test_prefix_hits_are_equal(tmp_path: Path) -> None:
+def test_prefix_hits_and_the_choices_for_them_are_equal(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     lines: list[dict[str, Any]] = []
     for number in range(24):
@@ -178,5 +186,9 @@ def test_prefix_hits_are_equal(tmp_path: Path) -> None:
         "workload=mooncake_conversation",
         "workload.spread_bins=false",
         f"workload.path={trace}",
+        balancer="+balancer=marginal_prefill",
     )
     assert requests["cached_tokens"].sum() > 0
+    result = json.loads((tmp_path / "vllm" / "result.json").read_text())
+    counted = result["emulation"]["engine_prefix_hit_share"]
+    assert result["prefix_hit_share"] == pytest.approx(counted, rel=1e-12)

@@ -7,28 +7,28 @@ from random import Random
 import pytest
 
 from dpbal.backends.vllm import line
-from dpbal.backends.vllm.line import Admissible, Line
+from dpbal.backends.vllm.line import Admissible, Line, Waiting
 
 BLOCK = 16
 NOW_S = 1000.0
 
-Waiting = dict[str, tuple[int, float | None]]
-"""Tokens and arrival of each request, in order."""
+Queue = dict[str, tuple[Waiting, float | None]]
+"""Each request and its arrival, in order."""
 
 
-def walked(waiting: Waiting, slots: int, free_blocks: int) -> Admissible:
+def walked(waiting: Queue, slots: int, free_blocks: int) -> Admissible:
     """What could be admitted, found request by request."""
-    admitted: list[tuple[int, float | None]] = []
-    for tokens, arrival_s in waiting.values():
-        free_blocks -= -(-tokens // BLOCK)
+    admitted: list[tuple[Waiting, float | None]] = []
+    for one, arrival_s in waiting.values():
+        free_blocks -= -(-one.tokens // BLOCK)  # those of the cache are needed too
         if free_blocks < 0 or len(admitted) == slots:
             break
-        admitted.append((tokens, arrival_s))
+        admitted.append((one, arrival_s))
     arrivals_s = [at_s for _, at_s in waiting.values() if at_s is not None]
     return Admissible(
         len(admitted),
-        sum(tokens for tokens, _ in admitted),
-        sum(tokens**2 for tokens, _ in admitted),
+        sum(one.tokens - one.cached for one, _ in admitted),
+        sum(one.tokens**2 - one.cached**2 for one, _ in admitted),
         sum(NOW_S - at_s for _, at_s in admitted if at_s is not None),
         NOW_S - arrivals_s[0] if arrivals_s else 0.0,
     )
@@ -39,7 +39,7 @@ def test_it_admits_what_a_walk_over_the_requests_admits(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(line, "FIRST_ROOM", 8)
-    random, made, waiting = Random(seed), Line(), Waiting()
+    random, made, waiting = Random(seed), Line(), Queue()
     for number in range(2000):
         arrival_s = random.choice([None, float(number) / 10])
         tokens = random.randint(1, 100)
@@ -47,13 +47,18 @@ def test_it_admits_what_a_walk_over_the_requests_admits(
         some = random.choice([*waiting, "unknown"])
         if action < 0.4:
             made.join(str(number), tokens, arrival_s)
-            waiting[str(number)] = tokens, arrival_s
+            waiting[str(number)] = Waiting(tokens), arrival_s
         elif action < 0.5:
             assert made.come_back(str(number), tokens, arrival_s) is None
-            waiting = {str(number): (tokens, arrival_s), **waiting}
-        elif action < 0.6 and some in waiting:
+            waiting = {str(number): (Waiting(tokens), arrival_s), **waiting}
+        elif action < 0.55 and some in waiting:
             assert made.come_back(some, tokens, arrival_s) == waiting[some][0]
-            waiting[some] = tokens, arrival_s
+            waiting[some] = Waiting(tokens), arrival_s
+        elif action < 0.6 and some in waiting:
+            size = waiting[some][0].tokens
+            cached = random.randrange(size)
+            made.expect(some, cached)
+            waiting[some] = Waiting(size, cached), waiting[some][1]
         elif action < 0.8 and waiting:
             first = next(iter(waiting))
             assert made.leave(first) == waiting.pop(first)[0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
 from threading import Thread
 from typing import Any
 
 import pytest
 
+from dpbal.backends.vllm.acknowledgement import Dispatched, attach
 from dpbal.backends.vllm.barrier import Barrier, LockstepDevice
 from dpbal.backends.vllm.batch import Work
 from dpbal.backends.vllm.device import Ticket
@@ -19,7 +20,7 @@ from dpbal.step_time import StepTime
 from dpbal.transports import Shm
 from dpbal.transports.base import Vectors
 from tests.vllm.engine import BLOCK, COSTS, STEP_S, Engine, MakeEngine
-from tests.vllm.reports import Watched, differences
+from tests.vllm.reports import Watched, differences, expected_in_cache
 from tests.vllm.test_reports import prompt
 
 BUSY = {"decode_s": 0.05, "decode_seqs": 10}
@@ -51,7 +52,7 @@ def told(engine: Engine) -> dict[str, Any]:
     return {name: own[name].item() for name in VECTOR.names or ()}
 
 
-def counted(scheduler: Any) -> dict[str, float]:
+def counted(scheduler: Any, hits: Mapping[str, int]) -> dict[str, float]:
     """What a vector must say, counted over all requests in the order of admission."""
     now_s = time.time()
     prefilling = [r for r in scheduler.running if r.is_prefill_chunk]
@@ -63,7 +64,7 @@ def counted(scheduler: Any) -> dict[str, float]:
         if free < 0 or len(scheduler.running) + len(waiting) == scheduler.max_num_running_reqs:
             break
         waiting.append(request)
-    left = [(0, r.num_tokens) for r in waiting]
+    left = [(expected_in_cache(r, hits), r.num_tokens) for r in waiting]
     left += [(r.num_computed_tokens, r.num_tokens) for r in prefilling]
     seconds = [COSTS.prefill_s(size - computed, computed) for computed, size in left]
     tokenless = [r.arrival_time for r in waiting + prefilling if not r.num_output_tokens]
@@ -108,20 +109,24 @@ def test_a_vector_is_what_a_count_over_all_requests_gives(
     )
     scheduler, random = engine.scheduler, Random(seed)
     start_s = time.time() - 10_000
+    hits: dict[str, int] = {}
     for turn in range(300):
         if random.random() < 0.25:
             for number in range(random.randint(1, 3)):
+                name = f"{turn}.{number}"
+                hits[name] = random.choice([0, 0, 16, 48])
                 engine.add(
-                    f"{turn}.{number}",
+                    name,
                     prompt(random),
                     max_tokens=random.choice([1, 3, 150, 150]),
+                    headers=attach(None, Dispatched(0, 1, len(hits), hits[name])),
                     arrival_s=start_s + 5 * turn + number,
                 )
         if random.random() < 0.03:
             engine.abort(*random.sample(sorted(scheduler.requests), len(scheduler.requests) // 3))
         if random.random() < 0.01:
             scheduler.reset_prefix_cache(reset_running_requests=True)
-        expected = counted(scheduler)
+        expected = counted(scheduler, hits)
         engine.step()
         found = told(engine)
         assert abs(found.pop("wait_s") - expected.pop("wait_s")) < 1.0, f"turn {turn}"

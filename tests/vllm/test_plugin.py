@@ -11,6 +11,7 @@ import pytest
 
 from dpbal.backends.vllm import plugin
 from dpbal.backends.vllm.front_end import Decision, FrontEnd
+from dpbal.backends.vllm.prefixes import Prompt
 from dpbal.backends.vllm.settings import BARRIER, CONFIG, REPORTS, Settings
 from dpbal.core import LoadTable
 from dpbal.errors import ConfigError
@@ -206,7 +207,7 @@ def test_every_front_end_has_its_column(serve: Serve, processes: int) -> None:
     serve(settings, _api_process_count=processes)
     for number in range(processes):
         made = plugin._front_end(settings, 2, number, processes)
-        _, dispatched = made.dispatch("1", 10, None, None)
+        _, dispatched = made.dispatch("1", Prompt(10))
         assert dispatched.dispatcher == number
         made.close()
 
@@ -219,7 +220,7 @@ def test_a_front_end_notes_which_dispatcher_decided_what(serve: Serve) -> None:
     decisions: list[Decision] = []
     made = FrontEnd.connect(settings, dispatchers, decisions)
     for name in "abc":
-        made.dispatch(name, 10, None, None)
+        made.dispatch(name, Prompt(10))
     made.close()
     assert [(d.request_id, d.dispatcher) for d in decisions] == [("a", 0), ("b", 1), ("c", 0)]
     assert all(decision.took_ns > 0 for decision in decisions)

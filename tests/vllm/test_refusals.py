@@ -10,7 +10,7 @@ from dpbal.backends.vllm.settings import Settings
 from dpbal.budgets import BUDGETS
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
-from tests.vllm.settings import Serve, config
+from tests.vllm.settings import FOLLOWING, Serve, config
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,24 @@ def test_a_mixture_of_experts_is_no_independent_group(serve: Serve) -> None:
     message = "steps the ranks of this model in lockstep; set group.kind to lockstep"
     with pytest.raises(ConfigError, match=message):
         serve(Settings(config()), GroupKind.lockstep)
+
+
+@pytest.mark.parametrize(
+    ("indexer", "caching", "message"),
+    [
+        ({"name": "oracle"}, True, "simulator only; .*type indexer=kv_events or .*own_record"),
+        ({"name": "kv_events", "delay_s": 0.5}, True, "type indexer.delay_s=0"),
+        ({"name": "kv_events"}, False, "leave out --no-enable-prefix-caching"),
+    ],
+)
+def test_indexes_that_the_server_cannot_keep_are_refused(
+    serve: Serve, indexer: dict[str, Any], caching: bool, message: str
+) -> None:
+    changes = {**FOLLOWING, "indexer": indexer}
+    with pytest.raises(ConfigError, match=message):
+        serve(Settings(config(**changes)), cache={"enable_prefix_caching": caching})
+    changes.update(balancer={"name": "minimum_tokens"})  # which does not ask what ranks hold
+    serve(Settings(config(**changes)), cache={"enable_prefix_caching": caching})
 
 
 LEVEL = {"name": "level"}

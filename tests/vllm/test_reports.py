@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from dpbal.backends.vllm.acknowledgement import Dispatched, attach
 from tests.vllm.engine import Engine, MakeEngine
 from tests.vllm.reports import Watched, counted, differences
 
@@ -28,12 +29,19 @@ def drive(engine: Engine, watched: Watched, random: Random, turns: int) -> None:
     """Do whatever may happen to an engine, and compare each of its reports."""
     scheduler = engine.scheduler
     start_s = time.time() - 10_000
+    expected: dict[str, int] = {}
     for turn in range(turns):
         if random.random() < 0.2:
             for number in range(random.randint(1, 3)):
+                name = f"{turn}.{number}"
+                expected[name] = random.choice(
+                    [0, 0, 16, 48, 320]
+                )  # the last is more than some are
+                dispatched = Dispatched(0, 1, len(expected), expected[name])
                 engine.add(
-                    f"{turn}.{number}",
+                    name,
                     prompt(random),
+                    headers=attach(None, dispatched),
                     max_tokens=random.choice([1, 3, 150, 150]),
                     priority=random.randint(0, 2),
                     arrival_s=start_s + 5 * turn + number,
@@ -45,10 +53,11 @@ def drive(engine: Engine, watched: Watched, random: Random, turns: int) -> None:
         known = sorted(scheduler.requests)
         aborted = random.sample(known, min(len(known), 2)) if random.random() < 0.05 else []
         if engine.step(*aborted, "unknown"):
-            assert differences(watched.report(), counted(scheduler)) == {}, f"turn {turn}"
+            expectation = counted(scheduler, expected=expected)
+            assert differences(watched.report(), expectation) == {}, f"turn {turn}"
     while scheduler.requests:
         if engine.step():
-            assert differences(watched.report(), counted(scheduler)) == {}
+            assert differences(watched.report(), counted(scheduler, expected=expected)) == {}
     engine.drain()
     assert differences(watched.report(), NOTHING) == {}
 

@@ -113,6 +113,25 @@ def test_all_that_no_report_covers_is_in_flight(tried: Tried, count: int) -> Non
     assert tokens == count
 
 
+def test_a_request_goes_where_its_prefix_is(tried: Tried) -> None:
+    first, others, is_known = tried.run("async")["a_prefix_is_followed"]["result"]
+    assert is_known
+    assert first[1] == 0
+    assert others == [[first[0], 320]] * 5
+
+
+def test_front_ends_know_what_ranks_have_evicted(tried: Tried) -> None:
+    before, is_gone, (_, cached) = tried.run("async")["an_eviction_is_known"]["result"]
+    assert any(any(blocks) for blocks in before)
+    assert (is_gone, cached) == (True, 0)
+
+
+def test_front_ends_know_when_caches_are_cleared(tried: Tried) -> None:
+    before, was_reset, after, (_, cached) = tried.run("async")["a_reset_is_known"]["result"]
+    assert any(any(blocks) for blocks in before)
+    assert (was_reset, after, cached) == (True, [[0, 0], [0, 0]], 0)
+
+
 @pytest.mark.parametrize("name", ["lockstep", "async lockstep"])
 def test_ranks_of_a_lockstep_group_wait_for_work_and_start_again(tried: Tried, name: str) -> None:
     found = tried.run(name)

@@ -17,7 +17,7 @@ from dpbal.core import LoadTable
 from dpbal.sharedmem.segment import FOLDER
 from dpbal.transports import Shm
 from tests.vllm.place import Place
-from tests.vllm.settings import write
+from tests.vllm.settings import FOLLOWING, write
 
 AT_ONCE = 16
 MOST_ROUNDS = 30
@@ -60,7 +60,8 @@ def complete(url: str, name: str, tokens: list[int]) -> list[int]:
 def test_every_front_end_process_gets_its_requests_acknowledged(place: Place) -> None:
     folder = place.temporary
     served = str(model.write(folder / "model", False, 1024))
-    path = write(folder / "config.yaml", backend={"name": "vllm", "kv_capacity_tokens": 8192})
+    backend = {"name": "vllm", "kv_capacity_tokens": 8192}
+    path = write(folder / "config.yaml", backend=backend, **FOLLOWING)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = place.start(
@@ -105,4 +106,4 @@ def test_every_front_end_process_gets_its_requests_acknowledged(place: Place) ->
     server.send_signal(signal.SIGINT)
     server.communicate(timeout=60)
     place.wait(lambda: not place.left()["processes"], "a clean end")
-    assert place.left()["segments"] == []
+    assert place.left()["segments"] == place.left()["folders"] == []

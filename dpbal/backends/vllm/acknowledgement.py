@@ -18,17 +18,18 @@ class Dispatched(NamedTuple):
         dispatcher: Its dispatcher's number.
         epoch: Start of the dispatcher's process.
         sequence: Its place in the order.
+        cached_tokens: Tokens of its prompt that the dispatcher expects in the rank's prefix cache.
     """
 
     dispatcher: int
     epoch: int
     sequence: int
+    cached_tokens: int = 0
 
 
 def attach(headers: Mapping[str, str] | None, dispatched: Dispatched) -> dict[str, str]:
     """The headers of a request with its dispatch among them."""
-    text = f"{dispatched.dispatcher} {dispatched.epoch} {dispatched.sequence}"
-    return {**(headers or {}), HEADER: text}
+    return {**(headers or {}), HEADER: " ".join(map(str, dispatched))}
 
 
 def detach(
@@ -52,7 +53,7 @@ def acknowledge(
         received_epoch: ``int64[dispatchers]``.
         received_sequence: ``int64[dispatchers]``.
     """
-    number, epoch, sequence = dispatched
+    number, epoch, sequence, _ = dispatched
     if not 0 <= number < len(received_epoch) or epoch < received_epoch[number]:
         return
     if epoch > received_epoch[number]:

@@ -10,6 +10,7 @@ from vllm.v1.pool.late_interaction import get_late_interaction_engine_index
 
 from dpbal.backends.vllm.acknowledgement import attach
 from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.prefixes import Prompt
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
@@ -24,6 +25,8 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
     class BalancedClient(DPLBAsyncMPClient):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
+            cache = self.vllm_config.cache_config
+            self._block_tokens = cache.block_size if cache.enable_prefix_caching else None
             try:
                 self.front_end = make_front_end(
                     len(self.core_engines), self.client_index, self.client_count
@@ -41,9 +44,10 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
                     )
                 placement, dispatched = self.front_end.dispatch(
                     request.request_id,
-                    _prompt_tokens(request),
+                    Prompt.of(request, self._block_tokens),
                     request.sampling_params.max_tokens if request.sampling_params else None,
                     pinned_rank,
+                    request.session_id,
                 )
                 request.data_parallel_rank = placement.rank
                 request.trace_headers = attach(request.trace_headers, dispatched)
@@ -58,10 +62,22 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
                     self.front_end.finish(request.request_id)
                 raise
 
+        async def reset_prefix_cache_async(
+            self, reset_running_requests: bool = False, reset_connector: bool = False
+        ) -> bool:
+            done = await self.call_utility_all_async(
+                "reset_prefix_cache", reset_running_requests, reset_connector
+            )
+            for rank, is_empty in enumerate(done):
+                if is_empty:
+                    self.front_end.forget(rank)
+            return all(done)
+
         @staticmethod
         async def process_engine_outputs(  # type: ignore[override]
             self: BalancedClient, outputs: EngineCoreOutputs
         ) -> None:
+            self.front_end.take_in_events()
             for request_id in outputs.finished_requests or ():
                 self.front_end.finish(request_id)
             await DPLBAsyncMPClient.process_engine_outputs(self, outputs)
@@ -71,9 +87,3 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
             super().shutdown(timeout)
 
     return BalancedClient
-
-
-def _prompt_tokens(request: EngineCoreRequest) -> int:
-    if request.prompt_token_ids is not None:
-        return len(request.prompt_token_ids)
-    return 0 if request.prompt_embeds is None else len(request.prompt_embeds)

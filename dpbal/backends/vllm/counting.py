@@ -153,6 +153,8 @@ class Counting(Scheduler):
                 again.append(request)
         for request in reversed(again):  # so that the oldest is at the front
             self._wait_again(request)
+        for request_id in self.requests:
+            self._tally.expect(request_id, counted.expected(request_id))
         self.recounted += counted != self._tally
 
     def _prefilling(self) -> Iterator[Request]:

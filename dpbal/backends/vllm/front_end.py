@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from dpbal.backends.vllm import indexing
 from dpbal.backends.vllm.acknowledgement import Dispatched
-from dpbal.backends.vllm.settings import REPORTS, Settings, address
+from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.settings import EVENTS, REPORTS, Settings, address
 from dpbal.core import Placement, Request
+from dpbal.indexers import SharedRecord
 
 if TYPE_CHECKING:
+    from dpbal.backends.vllm.kv_events import GroupSubscriber
     from dpbal.dispatcher import Dispatcher
+    from dpbal.indexers.kv_events import KvEvents
     from dpbal.transports.base import Subscriber
 
 
@@ -22,7 +27,7 @@ class Decision(NamedTuple):
     Attributes:
         request_id: Of what.
         dispatcher: Number of the dispatcher that chose.
-        took_ns: Nanoseconds, the look at the reports included.
+        took_ns: Nanoseconds, the look at the reports and the hashes of the prompt included.
     """
 
     request_id: str
@@ -38,6 +43,7 @@ class FrontEnd:
         subscriber: Keeps their table up to date.
         dilation: How many times slower than the profile the ranks are.
         decisions: Takes each decision; None where nobody asks.
+        events: Tells their indexers what ranks' prefix caches hold; None where none listens.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class FrontEnd:
         subscriber: Subscriber,
         dilation: float = 1.0,
         decisions: list[Decision] | None = None,
+        events: GroupSubscriber | None = None,
     ) -> None:
         self._turns = itertools.cycle(dispatchers)
         self._subscriber = subscriber
@@ -53,6 +60,7 @@ class FrontEnd:
         self._owners: dict[str, Dispatcher] = {}
         self.dispatchers = dispatchers
         self._decisions = decisions
+        self._events = events
 
     @classmethod
     def connect(
@@ -71,38 +79,76 @@ class FrontEnd:
         Raises:
             ConfigError: If the server did not hand on where the reports are.
         """
-        subscriber = settings.transport.subscriber(address(REPORTS), dispatchers[0].table)
-        return cls(dispatchers, subscriber, settings.dilation, decisions)
+        table = dispatchers[0].table
+        listening = {id(d.indexer): d.indexer for d in dispatchers if d.indexer is not None}
+        for indexer in listening.values():
+            indexing.load(indexer, table.ranks)
+        subscriber = settings.transport.subscriber(address(REPORTS), table)
+        events = None
+        if settings.needs_events:
+            from dpbal.backends.vllm.kv_events import GroupSubscriber
+
+            indexers = cast("list[KvEvents]", list(listening.values()))
+            events = GroupSubscriber(address(EVENTS), indexers, table.ranks)
+        return cls(dispatchers, subscriber, settings.dilation, decisions, events)
 
     def dispatch(
-        self, request_id: str, prompt_tokens: int, max_tokens: int | None, pinned_rank: int | None
+        self,
+        request_id: str,
+        prompt: Prompt,
+        max_tokens: int | None = None,
+        pinned_rank: int | None = None,
+        session: str | None = None,
     ) -> tuple[Placement, Dispatched]:
         """Choose a rank for a request and charge it there.
 
         Args:
             request_id: Unique among those that have not ended.
-            prompt_tokens: Length of the prompt.
-            max_tokens: The most tokens the client asked for.
+            prompt: What it asks.
+            max_tokens: The most tokens the client asked for, or None.
             pinned_rank: Rank that the client demands, or None.
+            session: Conversation that the client says it belongs to, or None.
         """
         start_ns = time.perf_counter_ns()
         dispatcher = next(self._turns)
+        self.take_in_events()
         self._subscriber.refresh()
         now_s = time.monotonic() / self._dilation
-        request = Request(request_id, now_s, prompt_tokens, max_tokens, pinned_rank=pinned_rank)
+        request = Request(
+            request_id,
+            now_s,
+            prompt.tokens,
+            max_tokens,
+            None if dispatcher.indexer is None else prompt.block_hashes(),
+            session,
+            pinned_rank,
+            prompt.block_tokens,
+        )
         placement = dispatcher.dispatch(request, now_s)
         self._owners[request_id] = dispatcher
         ledger = dispatcher.ledger
         if self._decisions is not None:
             took_ns = time.perf_counter_ns() - start_ns
             self._decisions.append(Decision(request_id, ledger.dispatcher, took_ns))
-        return placement, Dispatched(ledger.dispatcher, ledger.epoch, placement.sequence)
+        number, epoch = ledger.dispatcher, ledger.epoch
+        return placement, Dispatched(number, epoch, placement.sequence, placement.cached_tokens)
 
     def finish(self, request_id: str) -> None:
         """A request has ended, however it ended; one that was not dispatched here is ignored."""
         dispatcher = self._owners.pop(request_id, None)
         if dispatcher is not None:
             dispatcher.finish(request_id)
+
+    def take_in_events(self) -> None:
+        """Take in what has happened in the ranks' prefix caches, if anybody listens."""
+        if self._events is not None:
+            self._events.take_in()
+
+    def forget(self, rank: int) -> None:
+        """A rank has cleared its prefix cache."""
+        for dispatcher in self.dispatchers:
+            if dispatcher.indexer is not None:
+                dispatcher.indexer.forget(rank)
 
     def observe(self) -> None:
         """Look at the newest reports, as a dispatch would."""
@@ -113,3 +159,8 @@ class FrontEnd:
     def close(self) -> None:
         """Look no more."""
         self._subscriber.close()
+        if self._events is not None:
+            self._events.close()
+        for dispatcher in self.dispatchers:
+            if isinstance(dispatcher.indexer, SharedRecord):
+                dispatcher.indexer.close()

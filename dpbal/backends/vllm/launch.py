@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from dpbal.backends.vllm import indexing
 from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import BARRIER, REPORTS, Settings
 from dpbal.errors import ConfigError
@@ -14,7 +15,7 @@ from dpbal.errors import ConfigError
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-    from dpbal.transports.base import Exchange
+    from dpbal.backends.vllm.indexing import Shared
 
 Method = Callable[..., Any]
 
@@ -46,7 +47,8 @@ def starting(start: Method, settings: Settings) -> Method:
         parallel = vllm_config.parallel_config
         ranks = parallel.data_parallel_size
         dispatchers = settings.dispatchers(parallel._api_process_count)
-        shared: dict[str, Exchange] = {REPORTS: settings.transport.create(ranks, dispatchers)}
+        shared: dict[str, Shared] = {REPORTS: settings.transport.create(ranks, dispatchers)}
+        shared.update(indexing.share(vllm_config, settings))
         if is_emulated:
             vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
             _fork_from_now_on()
@@ -134,6 +136,7 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
             f"set group.kind to {'lockstep' if is_moe else 'independent'}"
         )
     _refuse_budget(vllm_config, settings)
+    indexing.refuse(vllm_config, settings)
     if is_emulated and ranks != settings.config.group.ranks:
         raise ConfigError(
             f"group.ranks is {settings.config.group.ranks}, but vLLM was asked for {ranks} ranks; "

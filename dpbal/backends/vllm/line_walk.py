@@ -10,6 +10,7 @@ from dpbal.jit import njit
 @njit
 def admissible(
     tokens: np.ndarray,
+    cached: np.ndarray,
     arrivals_s: np.ndarray,
     begin: int,
     end: int,
@@ -22,6 +23,7 @@ def admissible(
 
     Args:
         tokens: ``int64[places]``, 0 where nobody waits any more.
+        cached: ``int64[places]``, how many of them are expected in the prefix cache.
         arrivals_s: ``float64[places]``, nan where there has been a first token.
         begin: First place of the line.
         end: Behind its last.
@@ -46,8 +48,9 @@ def admissible(
             if free_blocks < 0:
                 break
             count += 1
-            sum_tokens += size
-            squares += size * size
+            found = cached[place]
+            sum_tokens += size - found
+            squares += size * size - found * found
             at_s = arrivals_s[place]
             if not np.isnan(at_s):
                 wait_s += now_s - at_s

@@ -108,10 +108,13 @@ def _check_version() -> None:
 
 def _front_end(settings: Settings, ranks: int, number: int, count: int) -> FrontEnd:
     """The front end of one process of a server."""
+    from dpbal.backends.vllm import indexing
     from dpbal.backends.vllm.front_end import FrontEnd
     from dpbal.core import LoadTable
     from dpbal.parts import build_dispatcher
 
     table = LoadTable(ranks, settings.dispatchers(count))
-    dispatcher = build_dispatcher(settings.config, table, number, epoch=time.time_ns())
+    indexer = indexing.start(settings, ranks, number, count)
+    epoch = time.time_ns()
+    dispatcher = build_dispatcher(settings.config, table, number, epoch, indexer)
     return FrontEnd.connect(settings, [dispatcher])

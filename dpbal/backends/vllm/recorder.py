@@ -20,6 +20,8 @@ ENGINE_STEP = np.dtype(
         ("decode_kv_tokens", np.int64),  # in the contexts of the sequences that decode
         ("pairs", np.float64),  # query-key pairs of the prefill
         ("is_late", np.bool_),  # the host came for its result after its end
+        ("looked_up_tokens", np.int64),  # of the prompts that vLLM's prefix cache was asked for
+        ("hit_tokens", np.int64),  # and those that it had
         ("is_alone", np.bool_),  # limited without knowledge of the other ranks
     ]
 )
@@ -56,6 +58,7 @@ class Recorder:
         report: np.ndarray,
         preemptions: int,
         is_alone: bool,
+        lookups: tuple[int, int] = (0, 0),
     ) -> None:
         """A step has ended; one without tokens means that there may be time to write.
 
@@ -65,6 +68,8 @@ class Recorder:
             report: ``REPORT[1]``, what the rank has reported after it.
             preemptions: How many requests were sent back for it.
             is_alone: Whether its prefill was limited without knowledge of the other ranks.
+            lookups: Tokens that the prefix cache was asked for since the step before, and those
+                that it had.
         """
         from dpbal.backends.vllm.executor import EmulatedOutput
 
@@ -84,6 +89,7 @@ class Recorder:
         for field in ("running", "waiting", "kv_used_tokens"):
             row[field] = report[field]
         row["preemptions"] = preemptions
+        row["looked_up_tokens"], row["hit_tokens"] = lookups
         row["number"], row["is_late"], row["is_alone"] = step.number, step.is_late, is_alone
         self._rows.append(row)
         self._ends_s.append(step.end_s)

@@ -147,7 +147,11 @@ class Replay:
         row["dispatch_s"] = self._now_s()
         try:
             queue = await llm.add_request(
-                request_id, tokens, params, data_parallel_rank=request.pinned_rank
+                request_id,
+                tokens,
+                params,
+                data_parallel_rank=request.pinned_rank,
+                session_id=None if request.session is None else str(request.session),
             )
         except VLLMValidationError:  # longer than the KV cache holds
             row["outcome"] = Outcome.failed

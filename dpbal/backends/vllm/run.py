@@ -24,6 +24,7 @@ from dpbal.backends.vllm.settings import Settings
 from dpbal.balancers import BALANCERS
 from dpbal.budgets import BUDGETS
 from dpbal.config import Config, Group
+from dpbal.indexers import INDEXERS
 from dpbal.modes import GroupKind
 from dpbal.transports import TRANSPORTS
 from dpbal.workloads.base import Requests
@@ -57,6 +58,7 @@ class Run:
             folder = Path(name)
             settings = Settings(self._config())
             settings.transport  # noqa: B018 - raises for one of the simulator's
+            settings.indexer  # noqa: B018 - likewise
             requests = self._requests
             longest = int((requests.prompt_tokens + requests.output_tokens).max())
             engine_args = server.engine_args(self._backend, self._parts, folder, longest)
@@ -75,7 +77,9 @@ class Run:
     def _config(self) -> Config:
         """What the engines' processes have to know."""
         parts = self._parts
+        indexer = parts.dispatchers[0].indexer
         return Config(
+            indexer={"name": "none"} if indexer is None else INDEXERS.describe(indexer),
             balancer=BALANCERS.describe(parts.dispatchers[0].balancer),
             signal={"name": "requests"},
             transport=TRANSPORTS.describe(parts.transport),
@@ -95,6 +99,8 @@ class Run:
         steps, gaps_s, preempted = recorder.read(folder, self._parts.ranks)
         steps = steps[steps["start_s"] >= start_s]
         late_share = _share(steps["is_late"])
+        looked_up = int(steps["looked_up_tokens"].sum())
+        hit_share = int(steps["hit_tokens"].sum()) / looked_up if looked_up else None
         needs_vectors = self._parts.kind is GroupKind.lockstep and self._parts.budget.needs_vectors
         alone_share = _share(steps["is_alone"]) if needs_vectors else None
         if self._parts.kind is GroupKind.lockstep:
@@ -118,7 +124,7 @@ class Run:
             wall_s=replay.wall_s,
             ranks=self._parts.ranks,
             kind=self._parts.kind,
-            emulation=Emulation(f"vLLM {vllm.__version__}", k, late_share, alone_share),
+            emulation=Emulation(f"vLLM {vllm.__version__}", k, late_share, alone_share, hit_share),
         )
 
 

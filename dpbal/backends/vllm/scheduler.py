@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.metrics.stats import PrefixCacheStats
 
 from dpbal.backends.vllm.acknowledgement import acknowledge, detach
 from dpbal.backends.vllm.launch import is_emulated_by
 from dpbal.backends.vllm.paced import Paced
 from dpbal.backends.vllm.recorder import Recorder
-from dpbal.backends.vllm.settings import RECORDS, REPORTS, Settings, address
+from dpbal.backends.vllm.settings import EVENTS, RECORDS, REPORTS, Settings, address
 from dpbal.core import column
 from dpbal.errors import ConfigError
 from dpbal.step_time import queued_s
@@ -56,6 +57,8 @@ class Reporting(Paced):
         backend = self.parallel_config.distributed_executor_backend
         folder = os.environ.get(RECORDS)
         dilation = settings.dilation if is_emulated_by(backend) else 1.0
+        if settings.needs_events:
+            self._start_events(rank)
         self._start_counting()
         self._start_pacing(self._pacing_of(settings), settings.step_time, dilation)
         self._start_reporting(
@@ -66,15 +69,26 @@ class Reporting(Paced):
     def _start_reporting(self, publisher: Publisher, recorder: Recorder | None) -> None:
         self._publisher = publisher
         self._recorder = recorder
+        manager = self.kv_cache_manager
+        if recorder is not None and not self.log_stats:  # else they are taken for vLLM's own log
+            manager.log_stats, manager.prefix_cache_stats = True, PrefixCacheStats()
         self._integers = publisher.report.view("int64").data
         self._floats = cast("memoryview[float]", publisher.report.view("float64").data)
         self._publish()
+
+    def _start_events(self, rank: int) -> None:
+        from dpbal.backends.vllm.kv_events import RankPublisher
+
+        own = self.kv_event_publisher
+        self.kv_event_publisher = RankPublisher(rank, address(EVENTS), self.block_size, own)
 
     def add_request(self, request: Request) -> None:
         """Take a request, and acknowledge its dispatch."""
         request.trace_headers, dispatched = detach(request.trace_headers)
         super().add_request(request)
         if dispatched is not None:
+            if self.kv_cache_manager.prefix_cache_lookup_enabled(request):
+                self._tally.expect(request.request_id, dispatched.cached_tokens)
             publisher = self._publisher
             acknowledge(dispatched, publisher.received_epoch, publisher.received_sequence)
 
@@ -92,9 +106,18 @@ class Reporting(Paced):
                 self._publisher.report,
                 self._preempted,
                 was_alone,
+                self._take_lookups(),
             )
         self._preempted = 0
         return outputs
+
+    def _take_lookups(self) -> tuple[int, int]:
+        """Tokens that requests looked up in vLLM's prefix cache since the last time, and found.
+
+        The second admission of a request is not among them, as in vLLM's metrics.
+        """
+        stats = self.kv_cache_manager.make_prefix_cache_stats()
+        return (0, 0) if stats is None else (stats.queries, stats.hits)
 
     def shutdown(self) -> None:
         """Serve no more."""
@@ -115,7 +138,7 @@ class Reporting(Paced):
         running, waiting = self.get_request_counts()
         prefilling = self._count_prefilling()
         decodes, contexts = self._count_decodes(prefilling)
-        left = tally.waiting_tokens + prefilling.left
+        left = tally.waiting_missing + prefilling.left
         squares = tally.waiting_squares + prefilling.squares
         integers, floats = self._integers, self._floats
         floats[TIME_S] = time.monotonic()

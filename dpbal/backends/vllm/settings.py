@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dpbal.backends.vllm.device import Device
     from dpbal.budgets import Budget
     from dpbal.config import Config
+    from dpbal.indexers import Indexer
     from dpbal.step_time import StepTime
     from dpbal.transports.base import ProcessTransport
 
@@ -25,6 +26,12 @@ REPORTS = "DPBAL_REPORTS"
 
 BARRIER = "DPBAL_BARRIER"
 """Address of what emulated ranks of a lockstep group wait at; likewise."""
+
+EVENTS = "DPBAL_EVENTS"
+"""Address of what ranks' prefix caches hold; likewise, where front ends want to know it."""
+
+DISPATCHES = "DPBAL_DISPATCHES"
+"""Address at which front-end processes tell each other what they send where; likewise."""
 
 RECORDS = "DPBAL_RECORDS"
 """Folder that engines write their steps and requests into; they do so only where it is set."""
@@ -65,6 +72,7 @@ class Settings:
 
         self.transport  # noqa: B018 - raises for one of the simulator's
         self.budget  # noqa: B018 - raises for a mistake
+        self.indexer  # noqa: B018 - raises for one of the simulator's
         if not self.is_native:
             build_dispatcher(self.config, LoadTable(self.config.group.ranks), 0)
 
@@ -133,6 +141,40 @@ class Settings:
 
         budget: Budget = build("budget", self.config.budget)
         return budget
+
+    @property
+    def indexer(self) -> Indexer | None:
+        """How prefixes are known, as an index that has not been started; None where nobody asks.
+
+        Raises:
+            ConfigError: If the config's indexer does what exists in the simulator only.
+        """
+        from dpbal.indexers import INDEXERS
+        from dpbal.parts import build
+
+        if not build("balancer", self.config.balancer).uses_prefixes:
+            return None
+        indexer: Indexer = build("indexer", self.config.indexer)
+        if indexer.in_simulator_only:
+            able = [name for name, kind in INDEXERS.items() if not kind.in_simulator_only]
+            raise ConfigError(
+                f"indexer {self.config.indexer['name']!r} exists in the simulator only; "
+                f"for real engines type indexer={' or '.join(able)}"
+            )
+        delay_s = getattr(indexer, "delay_s", 0.0)
+        if delay_s:
+            raise ConfigError(
+                f"indexer.delay_s is {delay_s:g}, which the simulator adds to its events; those of "
+                "real engines take the time that they take, so type indexer.delay_s=0"
+            )
+        return indexer
+
+    @property
+    def needs_events(self) -> bool:
+        """Whether ranks say what their prefix caches hold."""
+        from dpbal.indexers.kv_events import KvEvents
+
+        return isinstance(self.indexer, KvEvents)
 
     def device(self, rank: int) -> Device:
         """The emulated GPU of a rank.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpbal.backends.vllm.line import Line
+from dpbal.backends.vllm.line import Line, Waiting
 
 
 @dataclass
@@ -14,12 +14,15 @@ class Tally:
     Attributes:
         holding_tokens: Prompt and output tokens of all requests.
         waiting_tokens: The same of those that wait.
-        waiting_squares: Sum of their squares, for the attention of their prefill.
+        waiting_missing: Those of them that are not expected in the prefix cache.
+        waiting_squares: Sum of ``L**2 - c**2`` over L tokens of which c are expected there, for the
+            attention of their prefill.
         line: Those that wait, one by one.
     """
 
     holding_tokens: int = 0
     waiting_tokens: int = 0
+    waiting_missing: int = 0
     waiting_squares: int = 0
 
     def __post_init__(self) -> None:
@@ -42,7 +45,25 @@ class Tally:
         self.holding_tokens += tokens
         self._new[request_id] = arrival_s
         self.line.join(request_id, tokens, arrival_s)
-        self._count(tokens)
+        self._count(Waiting(tokens))
+
+    def expect(self, request_id: str, cached_tokens: int) -> None:
+        """So many leading tokens of a request that waits are expected in the prefix cache.
+
+        They count as computed until it is admitted, or until it waits again.
+        """
+        waiting = self.line.find(request_id)
+        if waiting is None:
+            return
+        cached_tokens = max(0, min(cached_tokens, waiting.tokens - 1))
+        self.line.expect(request_id, cached_tokens)
+        self._discount(waiting)
+        self._count(Waiting(waiting.tokens, cached_tokens))
+
+    def expected(self, request_id: str) -> int:
+        """Tokens of a request that waits that are expected in the prefix cache."""
+        waiting = self.line.find(request_id)
+        return 0 if waiting is None else waiting.cached
 
     def wait(self, request_id: str, tokens: int, arrival_s: float | None) -> None:
         """A request waits again, before all others, or has got tokens while it waits.
@@ -57,13 +78,13 @@ class Tally:
             self._leave(request_id, before)
         if arrival_s is not None:
             self._again[request_id] = arrival_s
-        self._count(tokens)
+        self._count(Waiting(tokens))
 
     def admit(self, request_id: str) -> None:
         """A request waits no more; one that did not is left alone."""
-        tokens = self.line.leave(request_id)
-        if tokens is not None:
-            self._leave(request_id, tokens)
+        waited = self.line.leave(request_id)
+        if waited is not None:
+            self._leave(request_id, waited)
 
     def generate(self, tokens: int) -> None:
         """So many tokens have come to requests that are here."""
@@ -74,12 +95,17 @@ class Tally:
         self.admit(request_id)
         self.holding_tokens -= tokens
 
-    def _count(self, tokens: int) -> None:
-        self.waiting_tokens += tokens
-        self.waiting_squares += tokens * tokens
+    def _count(self, waiting: Waiting) -> None:
+        self.waiting_tokens += waiting.tokens
+        self.waiting_missing += waiting.missing
+        self.waiting_squares += waiting.squares
 
-    def _leave(self, request_id: str, tokens: int) -> None:
-        self.waiting_tokens -= tokens
-        self.waiting_squares -= tokens * tokens
+    def _discount(self, waiting: Waiting) -> None:
+        self.waiting_tokens -= waiting.tokens
+        self.waiting_missing -= waiting.missing
+        self.waiting_squares -= waiting.squares
+
+    def _leave(self, request_id: str, waited: Waiting) -> None:
+        self._discount(waited)
         self._new.pop(request_id, None)
         self._again.pop(request_id, None)

@@ -1,0 +1,146 @@
+"""A front end hashes what can be looked up, says what it expects, and hears what others send."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpbal.backends.vllm import plugin
+from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.indexing import load
+from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.settings import EVENTS, Settings
+from dpbal.core import Request, View
+from dpbal.indexers import INDEXERS
+from tests.vllm.settings import FOLLOWING, Serve, config
+
+TOKENS = list(range(20, 180))
+BLOCK = 16
+
+
+def asked(**changes: Any) -> Any:
+    """What vLLM's front end hands on."""
+    fields: dict[str, Any] = {
+        "prompt_token_ids": TOKENS,
+        "prompt_embeds": None,
+        "mm_features": None,
+        "sampling_params": None,  # of a request that the engine rejects
+        "pooling_params": None,
+        "lora_request": None,
+        "cache_salt": None,
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "block_tokens"),
+    [
+        ({"mm_features": ["an image"]}, BLOCK),
+        ({"prompt_embeds": np.zeros((160, 4))}, BLOCK),
+        ({"prompt_embeds": np.zeros((160, 4)), "prompt_token_ids": None}, BLOCK),
+        ({"sampling_params": SimpleNamespace(skip_reading_prefix_cache=True)}, BLOCK),
+        ({}, None),
+    ],
+    ids=["an image", "embeddings beside tokens", "embeddings", "to be computed", "no cache"],
+)
+def test_a_prompt_that_cannot_be_looked_up_has_its_length_and_no_hashes(
+    changes: dict[str, Any], block_tokens: int | None
+) -> None:
+    prompt = Prompt.of(asked(**changes), block_tokens)
+    assert prompt.tokens == 160
+    assert prompt.block_hashes() is None
+
+
+def test_only_equal_beginnings_have_equal_hashes() -> None:
+    own = Prompt.of(asked(), BLOCK).block_hashes()
+    other = Prompt.of(asked(prompt_token_ids=[*TOKENS[:100], 7, *TOKENS[101:]]), BLOCK)
+    hashes = other.block_hashes()
+    assert hashes is not None
+    salted = Prompt.of(asked(cache_salt="a"), BLOCK).block_hashes()
+    adapted = Prompt.of(asked(lora_request=SimpleNamespace(lora_name="a")), BLOCK).block_hashes()
+    assert own is not None
+    assert salted is not None
+    assert adapted is not None
+    assert (own == hashes).tolist() == [True] * 6 + [False] * 4
+    assert len({*own.tolist(), *salted.tolist(), *adapted.tolist()}) == 30
+
+
+RECORDED = {**FOLLOWING, "indexer": {"name": "own_record"}}
+SHARED = {**FOLLOWING, "indexer": {"name": "shared_record"}}
+
+
+def front_ends(serve: Serve, processes: int, nodes: dict[str, Any]) -> list[FrontEnd]:
+    settings = Settings(config(**nodes))
+    serve(settings, _api_process_count=processes)
+    return [plugin._front_end(settings, 2, number, processes) for number in range(processes)]
+
+
+def test_what_is_expected_in_the_cache_travels_with_the_request(serve: Serve) -> None:
+    (made,) = front_ends(serve, 1, RECORDED)
+    prompt = Prompt.of(asked(), BLOCK)
+    first, dispatched = made.dispatch("1", prompt)
+    assert dispatched.cached_tokens == 0
+    second, dispatched = made.dispatch("2", prompt)
+    assert (second.rank, dispatched.cached_tokens) == (first.rank, 159)  # the last is computed
+    assert made.dispatchers[0].ledger.in_flight.prefill_tokens.sum() == 161
+    made.forget(first.rank)
+    assert made.dispatch("3", prompt)[1].cached_tokens == 0
+    made.close()
+
+
+def test_sessions_reach_the_balancer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def choose(request: Request, view: View) -> int:
+        seen.append(request.session)
+        return 0
+
+    (made,) = front_ends(serve, 1, RECORDED)
+    monkeypatch.setattr(made.dispatchers[0].balancer, "choose", choose)
+    made.dispatch("1", Prompt(10), session="a talk")
+    made.dispatch("2", Prompt(10))
+    assert seen == ["a talk", None]
+    made.close()
+
+
+@pytest.mark.parametrize(("nodes", "expected"), [(SHARED, 159), (RECORDED, 0)])
+def test_processes_tell_each_other_what_they_send_where(
+    serve: Serve, nodes: dict[str, Any], expected: int
+) -> None:
+    several = front_ends(serve, 3, nodes)
+    prompt = Prompt.of(asked(), BLOCK)
+    placed, _ = several[0].dispatch("1", prompt)
+    for made in several[1:]:
+        _, dispatched = made.dispatch("1", prompt, pinned_rank=placed.rank)
+        assert dispatched.cached_tokens == expected
+    for made in several:
+        made.close()
+
+
+def test_ranks_publish_events_only_where_somebody_listens(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve(Settings(config(**FOLLOWING)))
+    assert served.kv_events_config.enable_kv_cache_events
+    assert served.kv_events_config.publisher == "null"  # nothing on the network
+    assert os.environ[EVENTS]
+    monkeypatch.setenv(EVENTS, "")
+    for nodes in (RECORDED, SHARED, {**FOLLOWING, "balancer": {"name": "minimum_tokens"}}):
+        assert serve(Settings(config(**nodes))).kv_events_config is None
+    assert not os.environ[EVENTS]
+
+
+@pytest.mark.parametrize("name", ["own_record", "shared_record", "kv_events"])
+def test_loading_what_an_index_is_compiled_from_leaves_it_as_it_was(name: str) -> None:
+    indexer = INDEXERS.build(name, {})
+    indexer.start(2, 4096)
+    load(indexer, 2)
+    assert indexer.sizes.tolist() == [0, 0]
+    hashes = Prompt.of(asked(), BLOCK).block_hashes()
+    request = Request("1", 0.0, 160, block_hashes=hashes, block_tokens=BLOCK)
+    indexer.dispatched(request, 1, 0.0)
+    assert indexer.match(request).tolist() == [0, 10]
