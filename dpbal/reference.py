@@ -43,6 +43,7 @@ def pooled_backend(backend: Simulator, ranks: int) -> Simulator:
         max_num_seqs=backend.max_num_seqs * ranks,
         kv_capacity_tokens=None if capacity is None else capacity * ranks,
         hold=False,
+        restarts=None,
     )
 
 
@@ -72,7 +73,7 @@ def saturation_rate(
     from dpbal.backends.base import Outcome
 
     at_once = replace(requests, arrival_s=np.zeros(len(requests)))
-    endless = replace(backend, max_time_s=None)
+    endless = replace(backend, max_time_s=None, cache_resets=None)
     records = run_pooled(at_once, endless, step_time, ranks, seed=0)
     finished = int((records.requests["outcome"] == Outcome.finished).sum())
     if finished == 0:

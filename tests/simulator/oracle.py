@@ -20,6 +20,7 @@ class Job:
     arrival_s: float
     prompt: int
     output: int
+    expected: int = 0  # tokens that are believed cached while it waits; nothing is
     generated: int = 0
     computed: int = 0
     blocks: int = 0
@@ -91,7 +92,7 @@ class Rank:
             while needed - job.blocks > self.free and job in self.running:
                 preempted = True
                 victim = self.running.pop()
-                victim.blocks = victim.computed = 0
+                victim.blocks = victim.computed = victim.expected = 0
                 victim.decoding = False
                 victim.preemptions += 1
                 self.waiting.insert(0, victim)
@@ -111,6 +112,7 @@ class Rank:
             if self._blocks(job.size) > self.free:
                 break
             self.running.append(self.waiting.pop(0))
+            job.expected = 0
             tokens = min(job.size, left)
             job.blocks = self._blocks(tokens)
             self.tokens[id(job)] = tokens
@@ -137,8 +139,8 @@ class Rank:
         """What the rank would say of itself."""
         prefills = [job for job in self.running + self.waiting if not job.decoding]
         decodes = [job for job in self.running if job.decoding]
-        pairs = sum(job.size**2 / 2 - job.computed**2 / 2 for job in prefills)
-        tokens = sum(job.size - job.computed for job in prefills)
+        pairs = sum((job.size**2 - job.computed**2 - job.expected**2) / 2 for job in prefills)
+        tokens = sum(job.size - job.computed - job.expected for job in prefills)
         kv = sum(job.size for job in decodes)
         tokenless = [job.arrival_s for job in prefills if job.generated == 0]
         return {

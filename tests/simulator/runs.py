@@ -9,11 +9,13 @@ import numpy as np
 
 from dpbal.backends.base import Parts, Records
 from dpbal.backends.simulator.layout import State
-from dpbal.backends.simulator.simulator import Simulator, _Run
+from dpbal.backends.simulator.run import Run as SimulatorRun
+from dpbal.backends.simulator.simulator import Simulator
 from dpbal.balancers import Balancer, RoundRobin
 from dpbal.budgets import Budget, Fixed
 from dpbal.core import LoadTable, Request, View
 from dpbal.dispatcher import Dispatcher
+from dpbal.indexers import Indexer
 from dpbal.ledger import Ledger
 from dpbal.modes import GroupKind, LedgerMode
 from dpbal.signals import Signal, Sum
@@ -75,6 +77,7 @@ def simulate(
     transport: Transport | None = None,
     budget: Budget | None = None,
     seed: int = 0,
+    indexer: Callable[[], Indexer] | None = None,
 ) -> Run:
     """Run ``requests`` on a group, each dispatcher with a balancer and a signal of its own."""
     table = LoadTable(ranks, dispatchers)
@@ -83,7 +86,10 @@ def simulate(
         rule = balancer()
         rule.start(ranks, seed + number)
         ledger = Ledger(ranks, number, mode=mode)
-        fronts.append(Dispatcher(rule, signal(), ledger, table, step_time))
+        index = None if indexer is None else indexer()
+        if index is not None:
+            index.start(ranks, step_time.kv_capacity_tokens)
+        fronts.append(Dispatcher(rule, signal(), ledger, table, step_time, index))
     parts = Parts(
         dispatchers=fronts,
         transport=transport or Local(),
@@ -93,8 +99,8 @@ def simulate(
         ranks=ranks,
         seed=seed,
     )
-    run = _Run(engine or Simulator(), requests, parts)
-    return Run(run.run(None), parts, run._state)
+    run = SimulatorRun(engine or Simulator(), requests, parts)
+    return Run(run.run(None), parts, run.state)
 
 
 def workload(
@@ -123,6 +129,36 @@ def workload(
 
 
 @dataclass
+class Guess(Indexer):
+    """Answers what it was told to answer, whatever is true.
+
+    Attributes:
+        blocks: How many leading blocks every rank is said to hold of a request's prompt.
+    """
+
+    blocks: Callable[[Request], int]
+
+    def start(self, ranks: int, capacity_tokens: int) -> None:
+        """Begin."""
+        self._ranks = ranks
+
+    def match(self, request: Request) -> np.ndarray:
+        """The same for all ranks."""
+        return np.full(self._ranks, self.blocks(request))
+
+    def dispatched(self, request: Request, rank: int, now_s: float) -> None:
+        """Nothing to learn."""
+
+    def forget(self, rank: int) -> None:
+        """Nothing to forget."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Nothing."""
+        return np.zeros(self._ranks, np.int64)
+
+
+@dataclass
 class Probe(Balancer):
     """Sends requests to the first so many ranks in turn, and keeps what it saw each time.
 
@@ -131,12 +167,16 @@ class Probe(Balancer):
         now_s: Times of the decisions.
         reports: A copy of all ranks' reports at each.
         in_flight: A copy of the requests in flight at each.
+        cached_tokens: A copy of what each rank was believed to hold of the prompt at each.
+        cached_blocks: A copy of the sizes of the indexes at each.
     """
 
     turns: int = 1
     now_s: list[float] = field(default_factory=list)
     reports: list[np.ndarray] = field(default_factory=list)
     in_flight: list[np.ndarray] = field(default_factory=list)
+    cached_tokens: list[np.ndarray] = field(default_factory=list)
+    cached_blocks: list[np.ndarray] = field(default_factory=list)
 
     def choose(self, request: Request, view: View) -> int:
         """The next rank."""
@@ -144,6 +184,8 @@ class Probe(Balancer):
         self.now_s.append(view.now)
         self.reports.append(view.reports.copy())
         self.in_flight.append(view.in_flight.requests.copy())
+        self.cached_tokens.append(view.cached_tokens.copy())
+        self.cached_blocks.append(view.cached_blocks.copy())
         return rank
 
     def seen(self, report_field: str, rank: int = 0) -> np.ndarray:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from dpbal.backends.simulator.simulator import SimulationError, Simulator
+from dpbal.backends.simulator.run import SimulationError
+from dpbal.backends.simulator.simulator import Simulator
 from dpbal.budgets import UNLIMITED, Aligned, Budget, Fixed, Interval, Limits
 from dpbal.modes import GroupKind
 from dpbal.step_time import StepTime

@@ -19,7 +19,7 @@ from dpbal.modes import GroupKind, LedgerMode
 from dpbal.step_time import StepTime
 from dpbal.transports import Delayed, Local, Transport
 from dpbal.workloads import Requests
-from tests.simulator.runs import Run, simulate, workload
+from tests.simulator.runs import Guess, Run, simulate, workload
 
 STEP_TIME = StepTime(
     fixed_s=6e-3,
@@ -72,6 +72,7 @@ class Case(NamedTuple):
             mode=self.mode,
             transport=self.transport,
             budget=self.budget(),
+            indexer=lambda: Guess(lambda request: int(request.id) % 3),
         )
 
 

@@ -17,7 +17,7 @@ from dpbal.backends.simulator.simulator import Simulator
 from dpbal.modes import GroupKind
 from dpbal.step_time import StepTime
 from tests.simulator.oracle import Group, Job, Rank
-from tests.simulator.runs import INDEPENDENT, LOCKSTEP, Probe, simulate, workload
+from tests.simulator.runs import INDEPENDENT, LOCKSTEP, Guess, Probe, simulate, workload
 
 STEP_TIME = StepTime(
     fixed_s=6e-3,
@@ -50,9 +50,15 @@ def agree(
     """Compare all that can be seen of the ranks and of plain ones, and return the preemptions."""
     probe = Probe(turns=ranks)
     run = simulate(
-        workload(rows), step_time, kind=kind, ranks=ranks, engine=engine, balancer=lambda: probe
+        workload(rows),
+        step_time,
+        kind=kind,
+        ranks=ranks,
+        engine=engine,
+        balancer=lambda: probe,
+        indexer=lambda: Guess(lambda request: int(request.id) % 4),  # wrong but for every fourth
     )
-    jobs = [Job(*row) for row in rows]
+    jobs = [Job(*row, min(k % 4 * 16, row[1] - 1)) for k, row in enumerate(rows)]
     plain = [plain_rank(engine) for _ in range(ranks)]
     if kind is GroupKind.lockstep:
         groups = [Group(step_time, plain)]

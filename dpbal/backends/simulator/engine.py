@@ -7,6 +7,7 @@ import numpy as np
 from dpbal.backends.simulator.layout import NONE, State
 from dpbal.backends.simulator.queues import read_inbox, submit
 from dpbal.backends.simulator.reports import deliver, is_pending_full, publish
+from dpbal.backends.simulator.restarts import next_reset_s, reset_caches, restart_due
 from dpbal.backends.simulator.scheduler import complete, schedule
 from dpbal.backends.simulator.views import open_views
 from dpbal.jit import njit, njit_making_arrays
@@ -79,6 +80,8 @@ def _must_grow(s: State) -> bool:
         return True
     if clock.gaps + s.batch.size > s.gaps.size:
         return True
+    if clock.events + s.spec[0].events_room > s.events.size:
+        return True
     return is_pending_full(s)
 
 
@@ -108,22 +111,32 @@ def _run_independent(s: State, until_s: float) -> int:
     while True:
         nobody = s.ranks.size
         first = nobody
-        end_s = np.inf
+        at_s = next_reset_s(s)
         for r in range(s.ranks.size):
-            if s.ranks[r].step_end_s < end_s:
-                end_s = s.ranks[r].step_end_s
+            own_s = s.ranks[r].step_end_s
+            if own_s == np.inf:  # at rest
+                own_s = s.ranks[r].restart_s
+            if own_s < at_s:
+                at_s = own_s
                 first = r
-        if first == nobody or end_s > until_s:
+        if at_s == np.inf or at_s > until_s:
             return ARRIVED
         if clock.idle_steps > STALL_STEPS:
             return STALLED
         if _must_grow(s):
             return GROW
+        if first == nobody:
+            reset_caches(s)
+            continue
         rank = s.ranks[first]
-        clock.now_s = end_s
-        complete(s, first, rank.step_start_s, end_s)
-        _log_step(s, first, rank.step_start_s, end_s)
-        publish(s, first)
+        clock.now_s = at_s
+        if rank.step_end_s == np.inf:
+            restart_due(s, first)
+            continue
+        complete(s, first, rank.step_start_s, at_s)
+        _log_step(s, first, rank.step_start_s, at_s)
+        publish(s, first, False)
+        restart_due(s, first)
         _start_alone(s, first)
 
 
@@ -166,21 +179,31 @@ def _run_lockstep(s: State, until_s: float) -> int:
             status = _start_together(s)
             if status != ARRIVED:
                 return status
-            if clock.group_end_s == np.inf:
-                return ARRIVED
-        if clock.group_end_s > until_s:
+        is_resting = clock.group_end_s == np.inf
+        at_s = clock.group_end_s
+        if is_resting:
+            for r in range(s.ranks.size):
+                at_s = min(at_s, s.ranks[r].restart_s)
+        reset_s = next_reset_s(s)
+        next_s = min(at_s, reset_s)
+        if next_s == np.inf or next_s > until_s:
             return ARRIVED
         if _must_grow(s):
             return GROW
-        start_s = s.ranks[0].step_start_s
-        end_s = clock.group_end_s
-        clock.now_s = end_s
+        if reset_s == next_s:
+            reset_caches(s)
+            continue
+        clock.now_s = at_s
+        if not is_resting:
+            start_s = s.ranks[0].step_start_s
+            for r in range(s.ranks.size):
+                complete(s, r, start_s, at_s)
+                _log_step(s, r, start_s, at_s)
+            for r in range(s.ranks.size):
+                publish(s, r, False)
+            clock.group_end_s = np.inf
         for r in range(s.ranks.size):
-            complete(s, r, start_s, end_s)
-            _log_step(s, r, start_s, end_s)
-        for r in range(s.ranks.size):
-            publish(s, r)
-        clock.group_end_s = np.inf
+            restart_due(s, r)
 
 
 @njit

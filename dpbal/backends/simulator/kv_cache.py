@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from dpbal.backends.simulator.layout import NONE, UNHASHED, UNSHARED, State
 from dpbal.jit import njit
+from dpbal.open_addressing import find_slot, remove_slot
 
 
 @njit
-def _slot(keys: np.ndarray, key: int) -> int:
-    """Where ``key`` is, or the free slot where it belongs."""
-    mask = keys.size - 1
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    slot = np.int64(mixed >> np.uint64(32)) & mask
-    while keys[slot] != NONE and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return int(slot)
+def is_cached(s: State, rank: int, key: int) -> bool:
+    """Whether a rank holds the block under a key."""
+    keys = s.cached_keys[rank]
+    return bool(keys[find_slot(keys, key)] == key)
 
 
 @njit
-def _forget(keys: np.ndarray, values: np.ndarray, key: int) -> None:
-    """Remove a key and close the gap, so that probing needs no tombstones."""
-    mask = keys.size - 1
-    hole = _slot(keys, key)
-    keys[hole] = NONE
-    slot = (hole + 1) & mask
-    while keys[slot] != NONE:
-        mixed = np.uint64(keys[slot]) * np.uint64(0x9E3779B97F4A7C15)
-        home = np.int64(mixed >> np.uint64(32)) & mask
-        if ((slot - home) & mask) >= ((slot - hole) & mask):
-            keys[hole] = keys[slot]
-            values[hole] = values[slot]
-            keys[slot] = NONE
-            hole = slot
-        slot = (slot + 1) & mask
+def _note(s: State, rank: int, key: int, stored: int) -> None:
+    """Count and log that a block has come or gone, if it is the last under a prefix hash."""
+    ratio = s.spec[0].hash_ratio
+    if key % ratio != ratio - 1:
+        return
+    s.prefixes[rank] += 2 * stored - 1
+    if s.spec[0].events_room > 0:
+        clock = s.clock[0]
+        event = s.events[clock.events]
+        event.time_s = clock.now_s
+        event.rank = rank
+        event.hash = key // ratio
+        event.stored = stored
+        clock.events += 1
+
+
+@njit
+def drop_prefix(s: State, rank: int, block: int) -> None:
+    """Let a block be found no more."""
+    entry = s.blocks[rank, block]
+    if entry.key >= 0:
+        slot = find_slot(s.cached_keys[rank], entry.key)
+        remove_slot(s.cached_keys[rank], s.cached_blocks[rank], 1, slot)
+        _note(s, rank, entry.key, 0)
+    entry.key = UNHASHED
 
 
 @njit
@@ -92,7 +97,7 @@ def find_prefix(s: State, rank: int, request: int) -> tuple[int, int, int]:
     unused = 0
     while hits < limit:
         key = _prefix_key(s, request, hits)
-        slot = _slot(keys, key)
+        slot = find_slot(keys, key)
         if keys[slot] != key:
             break
         if s.blocks[rank, s.cached_blocks[rank, slot]].references == 0:
@@ -110,7 +115,7 @@ def share_prefix(s: State, rank: int, request: int, hits: int) -> None:
     q = s.requests[request]
     keys = s.cached_keys[rank]
     for index in range(hits):
-        block = s.cached_blocks[rank, _slot(keys, _prefix_key(s, request, index))]
+        block = s.cached_blocks[rank, find_slot(keys, _prefix_key(s, request, index))]
         if s.blocks[rank, block].references == 0:
             _unlink(s, rank, block)
         s.blocks[rank, block].references += 1
@@ -126,30 +131,34 @@ def blocks_short(s: State, rank: int, request: int, tokens: int) -> int:
 
 
 @njit
+def count_blocks(s: State, rank: int, request: int, tokens: int) -> None:
+    """Without a prefix cache: give a request blocks for ``tokens`` in all, whichever they are."""
+    short = blocks_short(s, rank, request, tokens)
+    s.ranks[rank].free_blocks -= short
+    s.requests[request].blocks += short
+
+
+@njit
 def allocate(s: State, rank: int, request: int, tokens: int) -> None:
     """Give a request blocks for ``tokens`` in all, and hash those that become full.
+
+    Callers ask first whether any is new or becomes full, as the call itself takes long: it hands
+    over all of ``State``.
 
     The caller has made sure that enough are free. Full blocks can be found by others at once, as
     in vLLM, where they are computed in the same step.
     """
     short = blocks_short(s, rank, request, tokens)
     q = s.requests[request]
-    if not s.spec[0].caching:
-        s.ranks[rank].free_blocks -= short
-        q.blocks += short
-        return
-    size = s.spec[0].block_size
-    full = tokens // size
+    full = tokens // s.spec[0].block_size
     if q.newest_block != NONE and q.blocks <= full:
         _hash(s, rank, request, q.newest_block, q.blocks - 1)
     head = s.spec[0].blocks
     for _ in range(short):
         block = s.blocks[rank, head].next
         _unlink(s, rank, block)
+        drop_prefix(s, rank, block)
         entry = s.blocks[rank, block]
-        if entry.key >= 0:
-            _forget(s.cached_keys[rank], s.cached_blocks[rank], entry.key)
-        entry.key = UNHASHED
         entry.references = 1
         entry.older = q.newest_block
         q.newest_block = block
@@ -167,11 +176,12 @@ def _hash(s: State, rank: int, request: int, block: int, index: int) -> None:
     entry.key = UNSHARED
     if index < s.requests[request].hash_blocks:
         key = _prefix_key(s, request, index)
-        slot = _slot(s.cached_keys[rank], key)
+        slot = find_slot(s.cached_keys[rank], key)
         if s.cached_keys[rank, slot] != key:  # else another request computed it first
             s.cached_keys[rank, slot] = key
             s.cached_blocks[rank, slot] = block
             entry.key = key
+            _note(s, rank, key, 1)
 
 
 @njit
@@ -199,7 +209,7 @@ def release(s: State, rank: int, request: int) -> None:
         _unreference(s, rank, block)
         block = older
     for index in range(q.shared_blocks - 1, -1, -1):
-        slot = _slot(s.cached_keys[rank], _prefix_key(s, request, index))
+        slot = find_slot(s.cached_keys[rank], _prefix_key(s, request, index))
         _unreference(s, rank, s.cached_blocks[rank, slot])
     q.newest_block = NONE
     q.shared_blocks = 0

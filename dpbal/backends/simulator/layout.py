@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dpbal.indexers.base import CACHE_EVENT as CACHE_EVENT
+
 NONE = -1
 """No request, no block."""
 
@@ -29,6 +31,7 @@ REQUEST = np.dtype(
         ("next", np.int64),  # in the inbox or the waiting queue
         ("rank", np.int64),
         ("dispatcher", np.int32),
+        ("expected", np.int32),  # tokens that its dispatcher believed cached; 0 once preempted
         ("cached", np.int32),
         ("preemptions", np.int32),
         ("outcome", np.int8),
@@ -44,6 +47,7 @@ RANK = np.dtype(
         ("local_s", np.float64),
         ("step_prefill_s", np.float64),  # of local_s
         ("step_decode_s", np.float64),
+        ("restart_s", np.float64),  # when its process is to start anew, infinity for never
         ("random", np.uint64),
         ("holding_tokens", np.int64),
         ("waiting_tokens", np.int64),
@@ -52,6 +56,8 @@ RANK = np.dtype(
         ("decode_seqs", np.int64),
         ("decode_kv_tokens", np.int64),
         ("free_blocks", np.int64),
+        ("lost_events", np.int64),  # rows of the log that died with its last process
+        ("epoch", np.int64),
         ("version", np.int64),
         ("steps_unpublished", np.int64),
         ("pending_first", np.int64),
@@ -77,6 +83,8 @@ CLOCK = np.dtype(
         ("steps", np.int64),  # rows of the step log in use
         ("gaps", np.int64),
         ("finished", np.int64),  # requests in the list of the ended
+        ("events", np.int64),  # rows of the log of cached prefixes in use
+        ("resets", np.int64),  # how many of the cache resets have been done
         ("wave_step", np.int64),  # lockstep: steps since the group was idle
         ("idle_steps", np.int64),  # steps in a row in which nothing was done
         ("group_end_s", np.float64),  # lockstep: end of the step that runs, infinity for none
@@ -97,6 +105,7 @@ SPEC = np.dtype(
         ("block_size", np.int64),
         ("blocks", np.int64),  # KV blocks of a rank
         ("hash_ratio", np.int64),  # KV blocks under one prefix hash
+        ("events_room", np.int64),  # most events between two looks at the log's size; 0 for no log
         ("interval_steps", np.int64),
         ("publish_on_prefill", np.bool_),
         ("publish_on_idle", np.bool_),
@@ -153,3 +162,6 @@ class State(NamedTuple):
     cached_keys: np.ndarray  # int64[R, M], open-addressed: key to block
     cached_blocks: np.ndarray  # int64[R, M]
     stored: np.ndarray  # bool[keys], computed by any rank; for a store that all ranks share
+    prefixes: np.ndarray  # int64[R], hashes of the workload whose last KV block is in the cache
+    events: np.ndarray  # CACHE_EVENT[...], with dense hashes, grows
+    reset_s: np.ndarray  # float64[...], when all ranks' prefix caches are cleared, in order

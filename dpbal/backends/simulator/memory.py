@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from dpbal.backends.base import STEP_RECORD, Parts
 from dpbal.backends.simulator.layout import (
     BLOCK,
+    CACHE_EVENT,
     CLOCK,
     NONE,
     RANK,
@@ -36,6 +38,8 @@ class Engine:
         kv_capacity_tokens: KV cache of a rank.
         prefix_cache: Whether prompts with known hashes share KV blocks.
         shared_prefix_store: Whether what one rank has computed none has to compute again.
+        logs_events: Whether what comes into prefix caches and goes from them is logged.
+        reset_s: When all prefix caches are cleared, in order.
     """
 
     max_num_batched_tokens: int
@@ -44,6 +48,8 @@ class Engine:
     kv_capacity_tokens: int
     prefix_cache: bool
     shared_prefix_store: bool
+    logs_events: bool = False
+    reset_s: Sequence[float] = ()
 
 
 def allocate(engine: Engine, parts: Parts, requests: Requests, table: LoadTable) -> State:
@@ -82,9 +88,13 @@ def allocate(engine: Engine, parts: Parts, requests: Requests, table: LoadTable)
         cached_keys=np.full((ranks if caching else 1, entries), NONE, np.int64),
         cached_blocks=np.zeros((ranks if caching else 1, entries), np.int64),
         stored=np.zeros(keys, np.bool_),
+        prefixes=np.zeros(ranks, np.int64),
+        events=np.zeros(1 + 2 * int(spec["events_room"][0]), CACHE_EVENT),
+        reset_s=np.array(engine.reset_s, np.float64),
     )
     state.clock["group_end_s"] = np.inf
     state.ranks["step_end_s"] = np.inf
+    state.ranks["restart_s"] = np.inf
     state.ranks["free_blocks"] = blocks
     for name in ("waiting_head", "waiting_tail", "inbox_head", "inbox_tail"):
         state.ranks[name] = NONE
@@ -100,6 +110,8 @@ def grow(state: State) -> State:
     clock = state.clock[0]
     if clock["steps"] + ranks > len(state.steps):
         state = state._replace(steps=_doubled(state.steps))
+    if clock["events"] + state.spec[0]["events_room"] > len(state.events):
+        state = state._replace(events=_doubled(state.events))
     if clock["gaps"] + state.batch.size > len(state.gaps):
         state = state._replace(gaps=_doubled(state.gaps))
     slots = state.pending_s.shape[1]
@@ -151,6 +163,8 @@ def _spec(
                 "choose one that does, or type backend.prefix_cache=false"
             )
         spec["hash_ratio"] = ratio
+        if engine.logs_events:  # a step or a reset stores and evicts each block once at most
+            spec["events_room"] = 2 * blocks * (2 * parts.ranks + 1)
     for name, value in parts.transport.timing._asdict().items():
         spec[name] = value
     return spec
@@ -193,6 +207,7 @@ def _blocks(ranks: int, blocks: int) -> np.ndarray:
 
 def _report_start(state: State, table: LoadTable, engine: Engine) -> None:
     """Every rank reports once when it starts, idle."""
+    state.ranks["epoch"] = 1
     state.ranks["version"] = 1
     table.reports["epoch"] = 1
     table.reports["version"] = 1

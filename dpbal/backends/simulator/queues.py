@@ -9,6 +9,7 @@ from dpbal.jit import njit
 
 FINISHED = 1
 FAILED = 2
+ABORTED = 3
 
 
 @njit
@@ -60,10 +61,11 @@ def _count_waiting(s: State, r: int, request: int) -> None:
     q = s.requests[request]
     rank = s.ranks[r]
     tokens = np.int64(q.prompt + q.generated)
+    expected = np.int64(q.expected)
     rank.waiting += 1
     rank.waiting_tokens += tokens
-    rank.prefill_tokens += tokens
-    rank.prefill_squares += tokens * tokens
+    rank.prefill_tokens += tokens - expected
+    rank.prefill_squares += tokens * tokens - expected * expected
 
 
 @njit

@@ -51,7 +51,7 @@ def fill_report(s: State, r: int, report: np.ndarray, at: int) -> None:
     costs = s.costs[0]
     now_s = s.clock[0].now_s
     record = report[at]
-    record.epoch = 1
+    record.epoch = rank.epoch
     record.version = rank.version
     record.time_s = now_s
     record.running = rank.running
@@ -75,22 +75,26 @@ def fill_report(s: State, r: int, report: np.ndarray, at: int) -> None:
 
 
 @njit
-def publish(s: State, r: int) -> None:
-    """After a step: report it, if the transport's interval says so and the report is not lost."""
+def publish(s: State, r: int, is_new: bool) -> None:
+    """After a step: report it, if the transport's interval says so and the report is not lost.
+
+    A process that is new always reports, and its report is never lost.
+    """
     rank = s.ranks[r]
     spec = s.spec[0]
     rank.steps_unpublished += 1
     is_due = rank.steps_unpublished >= spec.interval_steps
     is_resting = rank.running + rank.waiting == 0 and rank.step_prefill + rank.step_decodes > 0
     if not (
-        is_due
+        is_new
+        or is_due
         or (spec.publish_on_prefill and rank.step_prefill > 0)
         or (spec.publish_on_idle and is_resting)
     ):
         return
     rank.steps_unpublished = 0
     rank.version += 1
-    if spec.loss > 0 and _uniform(s, r) < spec.loss:
+    if spec.loss > 0 and not is_new and _uniform(s, r) < spec.loss:
         return
     if spec.delay_s == 0 and spec.jitter_s == 0 and spec.interval_s == 0:
         fill_report(s, r, s.reports, r)

@@ -12,6 +12,7 @@ import numpy as np
 from dpbal.backends.simulator.kv_cache import (
     allocate,
     blocks_short,
+    count_blocks,
     find_prefix,
     release,
     share_prefix,
@@ -45,6 +46,7 @@ def _preempt_last(s: State, r: int) -> None:
         rank.prefill_squares -= tokens * tokens - computed * computed
     release(s, r, request)
     q.decodes = False
+    q.expected = 0
     q.computed = 0
     q.scheduled = 0
     q.preemptions += 1
@@ -91,8 +93,9 @@ def schedule(s: State, r: int) -> None:
                 _preempt_last(s, r)
             if k > rank.running:  # it was itself the last to be preempted
                 break
-            allocate(s, r, request, needed)
-        elif spec.caching:
+        if not spec.caching:
+            count_blocks(s, r, request, needed)
+        elif needed >= q.blocks * block_size:  # else no block is new, and none becomes full
             allocate(s, r, request, needed)
         q.scheduled = tokens
         left -= tokens
@@ -125,7 +128,10 @@ def schedule(s: State, r: int) -> None:
         if tokens <= 0 or whole - hits + unused_hits > rank.free_blocks:
             break
         _admit(s, r, request, hits, cached)
-        allocate(s, r, request, cached + tokens)
+        if spec.caching:
+            allocate(s, r, request, cached + tokens)
+        else:
+            count_blocks(s, r, request, tokens)
         q.scheduled = tokens
         chunk_pairs = tokens * (cached + 0.5 * tokens)
         prefill += tokens
@@ -174,8 +180,9 @@ def _admit(s: State, r: int, request: int, hits: int, cached: int) -> None:
     q.shared_blocks = 0
     share_prefix(s, r, request, hits)
     q.computed = cached
-    rank.prefill_tokens -= cached
-    rank.prefill_squares -= cached * cached
+    expected = np.int64(q.expected)  # what it was taken for while it waited
+    rank.prefill_tokens -= cached - expected
+    rank.prefill_squares -= cached * cached - expected * expected
     if q.preemptions == 0:
         q.cached = cached
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from dpbal.backends.base import BACKENDS, REQUEST_RECORD, Backend, Parts, Records
-from dpbal.budgets.base import UNLIMITED
-from dpbal.core import VECTOR, Request
-from dpbal.errors import ConfigError, DpbalError, unknown
-from dpbal.modes import GroupKind
+from dpbal.backends.base import BACKENDS, Backend, Parts, Records
+from dpbal.errors import unknown
 from dpbal.step_time import COSTS
 from dpbal.workloads.base import Requests
 
@@ -22,12 +15,6 @@ MOST_LAG = 5
 
 FACTORS = [name for name in COSTS.names or () if COSTS[name].kind == "f"]
 """Constants that ``true_cost`` may have."""
-
-LOG = logging.getLogger(__name__)
-
-
-class SimulationError(DpbalError, RuntimeError):
-    """A combination that cannot go on, such as a budget that lets nobody work."""
 
 
 @BACKENDS.register("simulator")
@@ -50,6 +37,11 @@ class Simulator(Backend):
         max_time_s: Stop the clock then, leaving requests unfinished; None runs until all ended.
         true_cost: Factors by which constants of the profile are wrong, by name: steps take the
             product, and everybody goes on believing the profile; None where it is right.
+        restarts: Ranks whose process starts anew, and after how many seconds: at the end of the
+            step that then runs, or at once; all that it was sent is aborted, and its caches are
+            empty.
+        cache_resets: Times in seconds at which an operator clears all ranks' prefix caches, but for
+            what requests hold then.
     """
 
     max_num_batched_tokens: int = 2048
@@ -62,6 +54,8 @@ class Simulator(Backend):
     hold: bool = False
     max_time_s: float | None = None
     true_cost: dict[str, float] | None = None
+    restarts: dict[int, float] | None = None
+    cache_resets: list[float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_num_batched_tokens", "max_num_seqs", "block_size"):
@@ -81,6 +75,12 @@ class Simulator(Backend):
                 raise ValueError(f"true_cost: {unknown('constant', name, FACTORS)}")
             if not factor > 0:
                 raise ValueError(f"true_cost.{name} must be a positive factor, got {factor}")
+        for rank, at_s in (self.restarts or {}).items():
+            if not at_s >= 0:
+                raise ValueError(f"restarts: rank {rank} must restart at 0 s or later, got {at_s}")
+        for at_s in self.cache_resets or ():
+            if not at_s >= 0:
+                raise ValueError(f"cache_resets must be at 0 s or later, got {at_s}")
 
     def simulator(self) -> Simulator:
         """Itself."""
@@ -90,207 +90,6 @@ class Simulator(Backend):
         self, requests: Requests, parts: Parts, progress: Callable[[int], None] | None = None
     ) -> Records:
         """Run all requests; see ``Backend.run``."""
-        return _Run(self, requests, parts).run(progress)
+        from dpbal.backends.simulator.run import Run
 
-
-class _Run:
-    """One run of the simulator: the arrays, and the loop over arrivals."""
-
-    def __init__(self, config: Simulator, requests: Requests, parts: Parts) -> None:
-        from dpbal.backends.simulator import engine, memory, vectors, views
-        from dpbal.jit import is_compiled
-
-        tables = {id(dispatcher.table) for dispatcher in parts.dispatchers}
-        if len(tables) != 1:
-            raise ConfigError("all dispatchers of a simulated group must read the same load table")
-        if config.hold and parts.kind is not GroupKind.lockstep:
-            raise ConfigError(
-                "backend.hold waits for the end of the group's step, and ranks of an independent "
-                "group step alone; type backend.hold=false, or group.kind=lockstep"
-            )
-        self._table = parts.dispatchers[0].table
-        self._config = config
-        self._requests = requests
-        self._parts = parts
-        self._code = engine
-        self._fill_vectors = vectors.fill_vectors
-        self._is_compiled = is_compiled
-        self._memory = memory
-        self._addresses_of = views.addresses
-        capacity = config.kv_capacity_tokens or parts.step_time.kv_capacity_tokens
-        rank_engine = memory.Engine(
-            config.max_num_batched_tokens,
-            config.max_num_seqs,
-            config.block_size,
-            capacity,
-            config.prefix_cache,
-            config.shared_prefix_store,
-        )
-        self._state = memory.allocate(rank_engine, parts, requests, self._table)
-        for name, factor in (config.true_cost or {}).items():
-            self._state.true_costs[name] *= factor
-        self._addresses = views.addresses(self._state)
-        self._held: list[tuple[int, Request]] = []
-        self._dispatch_s = self._state.requests["arrival_s"].copy()
-        self._decisions_ns: list[int] = []
-        budget = parts.budget
-        self._lag = config.vector_lag if budget.needs_vectors else 0
-        self._vectors = np.zeros((1 + self._lag, parts.ranks), VECTOR)  # the newest versions
-        budget.start(parts.ranks, parts.step_time, config.max_num_batched_tokens)
-        if budget.is_static:
-            self._set_limits(*budget.limits(0, self._vectors[0]))
-
-    def run(self, progress: Callable[[int], None] | None) -> Records:
-        state = self._state
-        engine = self._code
-        self._compile()
-        dispatchers = self._parts.dispatchers
-        count = len(dispatchers)
-        owners = np.arange(len(self._requests)) % count
-        state.requests["dispatcher"] = owners
-        # one element of a memoryview costs half of what it costs in numpy
-        rows_rank = state.requests["rank"].data
-        rows_sequence = state.requests["sequence"].data
-        ended = state.clock["finished"].data
-        decided = self._decisions_ns.append
-        dispatch = [d.dispatch for d in dispatchers]
-        advance, arrived = engine.advance, engine.ARRIVED
-        stop_s = np.inf if self._config.max_time_s is None else self._config.max_time_s
-        previous = -1
-        owner = 0
-        now_ns = time.perf_counter_ns
-        start_ns = now_ns()
-        for number, request in enumerate(self._requests):
-            at_s = request.arrival_s
-            if at_s > stop_s:
-                break
-            status = advance(self._addresses, at_s, previous)
-            if status != arrived:
-                self._go_on(status, at_s)
-            if ended[0]:
-                self._finish_ended()
-            if self._config.hold:
-                self._hold(number, request)
-            else:
-                before_ns = now_ns()
-                placement = dispatch[owner](request, at_s)
-                decided(now_ns() - before_ns)
-                previous = number
-                rows_rank[previous] = placement.rank
-                rows_sequence[previous] = placement.sequence
-                owner = (owner + 1) % count
-            if number == 0:  # the first dispatch loads the policies' own compiled parts
-                start_ns = now_ns()
-            if progress is not None and number % 4096 == 0:
-                progress(number)
-        self._go_on(engine.advance(self._addresses, stop_s, previous), stop_s)
-        self._finish_ended()
-        wall_s = (now_ns() - start_ns) / 1e9
-        return self._records(np.array(self._decisions_ns, np.int64), wall_s)
-
-    def _hold(self, number: int, request: Request) -> None:
-        """Keep a request that has just arrived; one that finds the group at rest goes at once."""
-        self._held.append((number, request))
-        self._state.clock["held"] = True
-        if self._state.clock[0]["group_end_s"] == np.inf:
-            self._release()
-
-    def _release(self) -> None:
-        """Place what was held, each dispatcher its own."""
-        self._finish_ended()
-        held, self._held = self._held, []
-        rows, now_s = self._state.requests, float(self._state.clock[0]["now_s"])
-        dispatchers = self._parts.dispatchers
-        order: list[int] = []
-        for k, dispatcher in enumerate(dispatchers):
-            own = [pair for pair in held if pair[0] % len(dispatchers) == k]
-            if not own:
-                continue
-            numbers = {request.id: number for number, request in own}
-            before_ns = time.perf_counter_ns()
-            placed = dispatcher.dispatch_together([request for _, request in own], now_s)
-            took_ns = time.perf_counter_ns() - before_ns
-            self._decisions_ns += [took_ns // len(own)] * len(own)
-            for request, placement in placed:
-                number = numbers[request.id]
-                rows["rank"][number], rows["sequence"][number] = placement.rank, placement.sequence
-                self._dispatch_s[number] = now_s
-                order.append(number)
-        self._code.submit_held(self._addresses, np.array(order, np.int64))
-
-    def _compile(self) -> None:
-        """Compile, or load what was compiled before, outside the measured time."""
-        if not self._is_compiled("engine.advance"):
-            LOG.info("compiling the simulator; the next run loads it in a second")
-        self._code.advance(self._addresses, 0.0, -1)
-        self._fill_vectors(self._addresses, self._vectors[0])
-
-    def _go_on(self, status: int, until_s: float) -> None:
-        """Do what the core came back for, until it has reached ``until_s``."""
-        engine = self._code
-        while status != engine.ARRIVED:
-            if status == engine.ASK_BUDGET:
-                self._ask_budget(int(self._state.clock[0]["wave_step"]))
-            elif status == engine.RELEASE:
-                self._release()
-            elif status == engine.GROW:
-                self._state = self._memory.grow(self._state)
-                self._addresses = self._addresses_of(self._state)
-            else:
-                ranks = self._state.ranks
-                waiting = int(ranks["waiting"].sum() + ranks["running"].sum())
-                raise SimulationError(
-                    f"{type(self._parts.budget).__name__} has let no rank work for "
-                    f"{engine.STALL_STEPS} steps while {waiting} requests wait"
-                )
-            status = engine.advance(self._addresses, until_s, -1)
-
-    def _ask_budget(self, step: int) -> None:
-        """Limits for a step from the vectors of ``vector_lag`` steps before it."""
-        versions, budget = len(self._vectors), self._parts.budget
-        newest = self._vectors[step % versions]
-        self._fill_vectors(self._addresses, newest)
-        if step < self._lag:  # nobody knows the others yet
-            alone_s = [budget.alone_s(newest[r : r + 1]) for r in range(self._parts.ranks)]
-            self._set_limits(UNLIMITED, alone_s)
-        else:
-            agreed = self._vectors[(step - self._lag) % versions]
-            self._set_limits(*budget.limits(step, agreed))
-        self._state.clock["has_limits"] = True
-
-    def _set_limits(self, tokens: np.ndarray | int, seconds: np.ndarray | list[float]) -> None:
-        self._state.limit_tokens[:] = tokens
-        self._state.limit_s[:] = seconds
-
-    def _finish_ended(self) -> None:
-        """Tell each dispatcher which of its requests have ended."""
-        finished = self._state.clock["finished"]
-        dispatchers = self._parts.dispatchers
-        count = len(dispatchers)
-        for request in self._state.ended[: finished.item(0)].tolist():
-            dispatchers[request % count].finish(request)
-        finished[0] = 0
-
-    def _records(self, decision_ns: np.ndarray, wall_s: float) -> Records:
-        state = self._state
-        rows = state.requests
-        requests = np.zeros(len(rows), REQUEST_RECORD)
-        for field in ("arrival_s", "first_token_s", "finish_s", "rank", "dispatcher"):
-            requests[field] = rows[field]
-        for field in ("preemptions", "outcome"):
-            requests[field] = rows[field]
-        is_dispatched = rows["rank"] >= 0
-        requests["dispatcher"][~is_dispatched] = -1
-        requests["dispatch_s"] = np.where(is_dispatched, self._dispatch_s, np.nan)
-        requests["prompt_tokens"] = rows["prompt"]
-        requests["output_tokens"] = rows["generated"]
-        requests["cached_tokens"] = rows["cached"]
-        return Records(
-            requests=requests,
-            steps=state.steps[: state.clock[0]["steps"]].copy(),
-            late_gaps_s=state.gaps[: state.clock[0]["gaps"]].copy(),
-            decision_ns=decision_ns,
-            wall_s=wall_s,
-            ranks=self._parts.ranks,
-            kind=self._parts.kind,
-        )
+        return Run(self, requests, parts).run(progress)

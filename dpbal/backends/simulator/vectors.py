@@ -14,7 +14,8 @@ from dpbal.jit import njit_making_arrays
 def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
     """Write what every rank tells the budget before a step, ``VECTOR[ranks]``.
 
-    Queued prefill counts as far as free slots and KV blocks would admit it now.
+    Queued prefill counts as far as free slots and KV blocks would admit it now, without what is
+    expected to be cached.
     """
     s = open_views(addresses)
     spec = s.spec[0]
@@ -52,8 +53,9 @@ def fill_vectors(addresses: np.ndarray, vectors: np.ndarray) -> None:
         while request != NONE:  # the rest of the queue cannot be admitted
             q = s.requests[request]
             size = np.int64(q.prompt + q.generated)
-            tokens -= size
-            squares -= size * size
+            expected = np.int64(q.expected)
+            tokens -= size - expected
+            squares -= size * size - expected * expected
             request = q.next
         vector.prefill_s = queued_s(
             costs.prefill_s_per_token, costs.attention_s_per_pair, tokens, squares

@@ -13,7 +13,15 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from dpbal.backends.base import STEP_RECORD
-from dpbal.backends.simulator.layout import BLOCK, CLOCK, RANK, REQUEST, SPEC, State
+from dpbal.backends.simulator.layout import (
+    BLOCK,
+    CACHE_EVENT,
+    CLOCK,
+    RANK,
+    REQUEST,
+    SPEC,
+    State,
+)
 from dpbal.core import REPORT
 from dpbal.jit import njit_making_arrays
 from dpbal.step_time import COSTS
@@ -69,4 +77,7 @@ def open_views(t: np.ndarray) -> State:
         carray(_pointer(t[21, 0]), (t[21, 1], t[21, 2]), np.int64),
         carray(_pointer(t[22, 0]), (t[22, 1], t[22, 2]), np.int64),
         carray(_pointer(t[23, 0]), (t[23, 1],), np.bool_),
+        carray(_pointer(t[24, 0]), (t[24, 1],), np.int64),
+        carray(_pointer(t[25, 0]), (t[25, 1],), CACHE_EVENT),
+        carray(_pointer(t[26, 0]), (t[26, 1],), np.float64),
     )
