@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dpbal.errors import MissingExtraError as MissingExtraError
     from dpbal.errors import WorkloadError as WorkloadError
     from dpbal.experiment import run as run
+    from dpbal.indexers import INDEXERS as INDEXERS
+    from dpbal.indexers.base import Indexer as Indexer
     from dpbal.ledger import Ledger as Ledger
     from dpbal.modes import GroupKind as GroupKind
     from dpbal.modes import LedgerMode as LedgerMode
@@ -49,6 +51,8 @@ _HOMES = {
     "dpbal.dispatcher": ("Dispatcher",),
     "dpbal.errors": ("ConfigError", "DpbalError", "MissingExtraError", "WorkloadError"),
     "dpbal.experiment": ("run",),
+    "dpbal.indexers": ("INDEXERS",),
+    "dpbal.indexers.base": ("Indexer",),
     "dpbal.ledger": ("Ledger",),
     "dpbal.modes": ("GroupKind", "LedgerMode"),
     "dpbal.signals": ("SIGNALS",),

@@ -29,6 +29,9 @@ class Dispatcher:
         table: Where the transport leaves the newest reports.
         step_time: The cost model, for work in seconds.
         indexer: Which prefixes ranks hold, started; None where the balancer does not ask.
+
+    Raises:
+        ConfigError: If the balancer asks what ranks hold, and there is no indexer.
     """
 
     def __init__(
@@ -40,6 +43,11 @@ class Dispatcher:
         step_time: StepTime,
         indexer: Indexer | None = None,
     ) -> None:
+        if balancer.uses_prefixes and indexer is None:
+            raise ConfigError(
+                f"balancer {type(balancer).__name__} asks which prefixes ranks hold; give an "
+                "indexer that has been started, such as OwnRecord, or Nothing to know none"
+            )
         self.balancer = balancer
         self.ledger = ledger
         self.table = table
@@ -51,6 +59,14 @@ class Dispatcher:
 
             self._hits = Hits(self._view, indexer)
 
+    def observe(self) -> None:
+        """Take in the newest reports, as every dispatch does."""
+        restarted = self.ledger.observe(self.table)
+        if restarted and self.indexer is not None:
+            epochs = self.table.reports["epoch"]
+            for rank in restarted:
+                self.indexer.restarted(rank, epochs.item(rank))
+
     def dispatch(self, request: Request, now: float) -> Placement:
         """Choose a rank for ``request`` at ``now`` seconds and charge it there.
 
@@ -60,11 +76,9 @@ class Dispatcher:
             ConfigError: If a request is pinned to a rank that does not exist.
         """
         ledger, view = self.ledger, self._view
-        restarted = ledger.observe(self.table)
+        self.observe()
         view.now = now
         if self.indexer is not None:
-            for rank in restarted:
-                self.indexer.forget(rank)
             self._hits.look_up(request)
         chosen = request.pinned_rank
         if chosen is None:

@@ -98,9 +98,7 @@ class Ledger:
         self._found = np.zeros(ranks, np.int64)
         self._found_ranks = self._found.data
 
-    def charge(
-        self, request: Request, rank: int, prefill_s: float, cached_tokens: int = 0
-    ) -> int:
+    def charge(self, request: Request, rank: int, prefill_s: float, cached_tokens: int = 0) -> int:
         """Put a request in flight to ``rank`` and return its sequence number.
 
         Args:

@@ -174,8 +174,9 @@ def no_effect(config: Config, requests: Requests) -> list[str]:
     balancer = build("balancer", config.balancer)
     rule = config.balancer["name"]
     idle = []
-    if config.group.ranks == 1:
-        idle.append("balancer, signal, transport, ledger.mode: there is one rank to choose")
+    if config.group.ranks == 1:  # what a rule expects to be cached still tells the budget
+        parts = "signal" if balancer.uses_prefixes else "balancer, signal"
+        idle.append(f"{parts}, transport, ledger.mode: there is one rank to choose")
     if not balancer.uses_signal:
         idle.append(f"signal: {rule} does not rank by it")
     if not balancer.uses_reports:

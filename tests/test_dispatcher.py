@@ -9,7 +9,7 @@ from dpbal.balancers import BALANCERS
 from dpbal.core import LoadTable, Placement, Request
 from dpbal.dispatcher import Dispatcher
 from dpbal.errors import ConfigError
-from dpbal.indexers import INDEXERS
+from dpbal.indexers import INDEXERS, Indexer
 from dpbal.ledger import Ledger
 from dpbal.modes import LedgerMode
 from dpbal.signals import SIGNALS
@@ -31,15 +31,18 @@ def dispatcher_of(
     return Dispatcher(balancer, signal, ledger, table, StepTime(prefill_s_per_token=1e-3))
 
 
-def prefix_dispatcher_of(table: LoadTable) -> Dispatcher:
+def prefix_dispatcher_of(
+    table: LoadTable, indexer: Indexer | None = None, number: int = 0
+) -> Dispatcher:
     """A dispatcher that sends each request mostly where its prefix is."""
     balancer = BALANCERS.build("least_prefill", {"miss_weight": 8.0})
     balancer.start(table.ranks, seed=0)
-    indexer = INDEXERS.build("own_record", {})
-    indexer.start(table.ranks, 100_000)
+    if indexer is None:
+        indexer = INDEXERS.build("own_record", {})
+        indexer.start(table.ranks, 100_000)
     signal = SIGNALS.build("in_flight", {"unit": "seconds"})
     step_time = StepTime(prefill_s_per_token=1e-3)
-    return Dispatcher(balancer, signal, Ledger(table.ranks), table, step_time, indexer)
+    return Dispatcher(balancer, signal, Ledger(table.ranks, number), table, step_time, indexer)
 
 
 def publish(
@@ -175,3 +178,30 @@ def test_a_restarted_rank_is_expected_to_hold_nothing() -> None:
     table.update_selectable()
     again = Request(1, 0.0, 1000, block_hashes=hashes, block_tokens=100)
     assert dispatcher.dispatch(again, now=1.0).cached_tokens == 0
+
+
+def test_a_restart_is_forgotten_once_by_dispatchers_that_share_an_index() -> None:
+    table = LoadTable(2, dispatchers=2)
+    shared = INDEXERS.build("shared_record", {})
+    shared.start(2, 100_000)
+    first, second = (prefix_dispatcher_of(table, shared, number) for number in range(2))
+    for rank in range(2):
+        publish(table, rank, holding_tokens=0)
+    for dispatcher in (first, second):
+        dispatcher.observe()
+    table.reports[0]["epoch"] = 2
+    table.update_selectable()
+    hashes = np.arange(9)
+    asked = [
+        Request(k, 0.0, 1000, block_hashes=hashes, block_tokens=100, pinned_rank=0)
+        for k in range(2)
+    ]
+    assert first.dispatch(asked[0], now=1.0).cached_tokens == 0
+    assert second.dispatch(asked[1], now=1.0).cached_tokens == 900
+
+
+def test_a_balancer_that_asks_what_ranks_hold_needs_somebody_to_ask() -> None:
+    balancer = BALANCERS.build("lmetric", {})
+    signal = SIGNALS.build("requests", {})
+    with pytest.raises(ConfigError, match="give an indexer that has been started"):
+        Dispatcher(balancer, signal, Ledger(2), LoadTable(2), StepTime())

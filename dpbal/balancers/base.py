@@ -40,6 +40,11 @@ class Balancer(ABC):
         """Whether it reads what ranks hold of a prompt; where not, the indexer has no effect."""
         return False
 
+    @property
+    def reads_hashes(self) -> bool:
+        """Whether it goes by the hashes of a prompt, with an indexer or by itself."""
+        return self.uses_prefixes
+
     def check(self, signal: Signal) -> None:  # noqa: B027 - most take any
         """Refuse a signal that the rule cannot work with.
 

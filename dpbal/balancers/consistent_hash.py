@@ -66,6 +66,11 @@ class ConsistentHash(Balancer):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    @property
+    def reads_hashes(self) -> bool:
+        """The key of a request without a session is made of them."""
+        return True
+
     def start(self, ranks: int, seed: int) -> None:
         """Lay out the ring, which is the same for every seed, and load the compiled walk."""
         # numba is slow to import, and composing a config needs no walk

@@ -37,7 +37,7 @@ class LlmD(Balancer):
     Args:
         affinity_threshold: Share of the prompt from which on a rank is sticky, 0 to 1; 1 is all of
             it that can be held.
-        max_penalty_s: Seconds of prefill by which sticky ranks may be behind; 0 for any.
+        max_penalty_s: Seconds of prefill by which sticky ranks may be behind; None for any.
         prefill_tokens_per_s: Prefill that a rank is taken to do, in tokens a second; llm-d measured
             its value on Qwen 32B and two H100, and it is not taken from the profile.
         full_tokens: Beyond so many tokens ranks are equally loaded.
@@ -56,7 +56,7 @@ class LlmD(Balancer):
     uses_signal = False
 
     affinity_threshold: float = 0.8
-    max_penalty_s: float = 18.0
+    max_penalty_s: float | None = 18.0
     prefill_tokens_per_s: float = 15_928.0
     full_tokens: int = 4_194_304
 
@@ -65,7 +65,7 @@ class LlmD(Balancer):
             raise ValueError(
                 f"affinity_threshold must be from 0 to 1, got {self.affinity_threshold}"
             )
-        if not 0 <= self.max_penalty_s < math.inf:
+        if self.max_penalty_s is not None and not 0 <= self.max_penalty_s < math.inf:
             raise ValueError(
                 f"max_penalty_s must be finite and not negative, got {self.max_penalty_s}"
             )
@@ -73,7 +73,7 @@ class LlmD(Balancer):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be finite and above 0, got {value}")
-        penalty_s = self.max_penalty_s if self.max_penalty_s > 0 else math.inf
+        penalty_s = math.inf if self.max_penalty_s is None else self.max_penalty_s
         self._max_penalty_tokens = penalty_s * self.prefill_tokens_per_s
 
     @property

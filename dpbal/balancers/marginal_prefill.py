@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
+
+import numpy as np
 
 from dpbal.balancers.base import BALANCERS
 from dpbal.balancers.smallest import Smallest
 from dpbal.core import Request, View
 from dpbal.errors import ConfigError
 from dpbal.signals.base import Signal, Unit
+
+MOST_PREFIXES = 65_536
+"""Prefixes that requests wait for, of which the sums are kept; the oldest goes first."""
 
 
 @BALANCERS.register("marginal_prefill")
@@ -25,15 +31,17 @@ class MarginalPrefill(Smallest):
 
     In lockstep a step is as long as its slowest rank: prefill below the longest queue is nearly
     hidden, but what a miss makes a rank do again is time that the group has lost. So a hit is worth
-    a wait, up to a point. With b the rank of the least ``Q_b + w_b``, a rank is out of the choice
-    where waiting for its hit takes more than ``patience`` times the prefill that the hit saves::
+    a wait, up to a point. With b the rank of the least ``Q_b + w_b``, the requests that wait for
+    what rank r holds of a prefix add up how much longer that takes them, and the request with which
+    ::
 
-        Q_r + w_r - (Q_b + w_b) > patience * max(0, w_b - w_r)
+        sum of Q_r + w_r - (Q_b + w_b)  >  patience * (w_b - w_r)
 
-    That is ski rental: who has waited as long as so many copies cost had better make the copy. It
-    replicates a prefix that everyone shares, which else stays with its first holder. There, prefill
-    is short and queues hardly show it; it is the decode batch that grows. So the default signal is
-    ``work_in_flight``, which adds 200 tokens' decoding to the seconds of prefill.
+    goes to b, and the sum starts anew. That is ski rental: those who have waited as long as
+    ``patience`` copies cost had better make a copy. A conversation, whose turns are far apart,
+    stays where it is; a prefix that everyone shares is soon on as many ranks as it needs. Where
+    prefill is short, queues hardly show that, and it is the decode batch that grows: the default
+    signal, ``work_in_flight``, adds 200 tokens' decoding to the seconds of prefill.
 
     Wins over rules that only follow hits or only spread load, in lockstep above all: hits are kept
     and no rank falls behind. Where nothing is shared it is ``least_prefill``, but for the decoding
@@ -46,7 +54,7 @@ class MarginalPrefill(Smallest):
             one above it. In lockstep (1 + decode seconds a prefill second goes with) / ranks.
         queue_share: What a second that the request itself waits costs; small, it mostly settles
             ties.
-        patience: How much longer a request may wait for a hit than the hit saves, as a multiple;
+        patience: How long requests may wait for a prefix in all, as a multiple of what a hit saves;
             null for as long as the score likes.
 
     Example:
@@ -92,6 +100,8 @@ class MarginalPrefill(Smallest):
         from dpbal.balancers.prefix_scans import lowest_marginal_prefill
 
         self._lowest_marginal_prefill = lowest_marginal_prefill
+        self._found = np.zeros(3)
+        self._waited_s: OrderedDict[int, float] = OrderedDict()
 
     def _scan(self, request: Request, view: View, start: int) -> int:
         rank: int = self._lowest_marginal_prefill(
@@ -101,7 +111,30 @@ class MarginalPrefill(Smallest):
             start,
             self.miss_share,
             self.queue_share,
-            self.patience is not None,
-            self.patience or 0.0,
+            self._found,
         )
+        if self.patience is None:
+            return rank
+        soonest, longer_s, saved_s = self._found.tolist()
+        if longer_s <= 0:
+            return rank
+        if saved_s <= 0 or self._is_copied(request, view, rank, longer_s, saved_s * self.patience):
+            return int(soonest)
         return rank
+
+    def _is_copied(
+        self, request: Request, view: View, rank: int, longer_s: float, most_s: float
+    ) -> bool:
+        """Whether the wait for what a rank holds of a prompt, with those before, is too long."""
+        hashes = request.block_hashes
+        if hashes is None:
+            return True
+        blocks = -(-view.cached_tokens.item(rank) // request.block_tokens)
+        prefix = hashes.item(blocks - 1)
+        waited_s = self._waited_s.pop(prefix, 0.0) + longer_s
+        if waited_s > most_s:
+            return True
+        self._waited_s[prefix] = waited_s
+        if len(self._waited_s) > MOST_PREFIXES:
+            self._waited_s.popitem(last=False)
+        return False

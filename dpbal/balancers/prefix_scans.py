@@ -20,22 +20,26 @@ def lowest_marginal_prefill(
     start: int,
     miss_share: float,
     queue_share: float,
-    is_guarded: bool,
-    patience: float,
+    found: np.ndarray,
 ) -> int:
-    """First selectable rank, cyclically from ``start``, with the least score of its balancer."""
+    """First selectable rank, cyclically from ``start``, with the least score of its balancer.
+
+    Writes into ``found`` the rank where the request is done soonest, how much longer it takes on
+    the other, and what it saves there.
+    """
     ranks = loads.size
     longest = -np.inf
-    soonest = np.inf
-    soonest_own = 0.0
+    soonest = -1
     for rank in range(ranks):
         if not selectable[rank]:
             continue
         longest = max(longest, loads[rank])
+        if soonest < 0:
+            soonest = rank
         done = loads[rank] + own_prefill_s[rank]
-        if done < soonest or (done == soonest and own_prefill_s[rank] < soonest_own):
-            soonest = done
-            soonest_own = own_prefill_s[rank]
+        least = loads[soonest] + own_prefill_s[soonest]
+        if done < least or (done == least and own_prefill_s[rank] < own_prefill_s[soonest]):
+            soonest = rank
     best = -1
     smallest = np.inf
     for k in range(ranks):
@@ -45,13 +49,15 @@ def lowest_marginal_prefill(
         if not selectable[rank]:
             continue
         own = own_prefill_s[rank]
-        done = loads[rank] + own
-        if is_guarded and done - soonest > patience * max(0.0, soonest_own - own):
-            continue
-        score = max(0.0, done - longest) + miss_share * own + queue_share * loads[rank]
+        above = max(0.0, loads[rank] + own - longest)
+        score = above + miss_share * own + queue_share * loads[rank]
         if best < 0 or score < smallest:
             best = rank
             smallest = score
+    found[0] = soonest
+    done = loads[best] + own_prefill_s[best]
+    found[1] = done - (loads[soonest] + own_prefill_s[soonest])
+    found[2] = own_prefill_s[soonest] - own_prefill_s[best]
     return best
 
 

@@ -24,9 +24,11 @@ class TensorrtLlm(Balancer):
 
         score = (L - m) + load_weight * L * load / max(sum of load, L)
         m = 0           for all ranks, unless max m > match_threshold * L
-        out of it       ranks with at least fair_share * ceil((all requests + 1) / ranks) requests
+        out of it       ranks with at least the larger of the most requests that any has and
+                        fair_share * ceil((all requests + 1) / ranks)
 
-    Equal scores go to the least load, and then to any of them at random.
+    The sum of load is over ranks that are not out of it. Equal scores go to the least load, and
+    then to any of them at random.
 
     Wins where prefixes are long: load only ever weighs as much as the prompt itself, however much
     there is of it. Loses for the same reason where load is far from even.

@@ -26,6 +26,9 @@ class Indexer(ABC):
     in_simulator_only: ClassVar[bool] = False
     """Whether it knows what no dispatcher of real engines could."""
 
+    def __post_init__(self) -> None:
+        self._epochs: dict[int, int] = {}
+
     @abstractmethod
     def start(self, ranks: int, capacity_tokens: int) -> None:
         """Called once before the first request, with nothing cached anywhere.
@@ -51,7 +54,17 @@ class Indexer(ABC):
 
     @abstractmethod
     def forget(self, rank: int) -> None:
-        """A rank's cache is empty: it has been started anew, or was told to clear it."""
+        """Nothing that was sent to a rank is there any more."""
+
+    def restarted(self, rank: int, epoch: int) -> None:
+        """A rank's process has been started anew; all dispatchers that share the index say so."""
+        if self._epochs.get(rank) != epoch:
+            self._epochs[rank] = epoch
+            self.forget(rank)
+
+    def cache_reset(self, rank: int) -> None:
+        """A rank was told to clear its cache, and has; what is on its way there still is."""
+        self.forget(rank)
 
     @property
     @abstractmethod

@@ -7,6 +7,9 @@ import numpy as np
 from dpbal.core import Request, View
 from dpbal.indexers.base import Indexer
 from dpbal.jit import njit
+from dpbal.step_time import queued_s as _queued_s
+
+queued_s = njit(_queued_s)
 
 
 @njit
@@ -19,13 +22,15 @@ def _write_hits(
     cached_tokens: np.ndarray,
     own_prefill_s: np.ndarray,
 ) -> None:
-    whole = float(prompt_tokens)
     for rank in range(blocks.size):
         # the last token is always computed, for its logits
         cached = min(blocks[rank] * block_tokens, prompt_tokens - 1)
         cached_tokens[rank] = cached
-        own_prefill_s[rank] = prefill_s_per_token * (whole - cached) + (
-            0.5 * attention_s_per_pair * (whole * whole - float(cached) * cached)
+        own_prefill_s[rank] = queued_s(
+            prefill_s_per_token,
+            attention_s_per_pair,
+            prompt_tokens - cached,
+            prompt_tokens * prompt_tokens - cached * cached,
         )
 
 

@@ -36,6 +36,7 @@ class KvEvents(Indexer):
     delay_s: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.delay_s < 0:
             raise ConfigError(f"delay_s must be 0 or more, got {self.delay_s}")
 
@@ -77,10 +78,7 @@ class KvEvents(Indexer):
         if hashes is None or len(hashes) == 0:
             return matched
         self._block_tokens = request.block_tokens
-        is_longer = True
-        while is_longer:  # what is in flight may follow what is stored, and the other way round
-            self._stored.extend(hashes, matched)
-            is_longer = self._outstanding.extend(hashes, matched)
+        self._outstanding.extend_both(self._stored.extend, hashes, matched)
         return matched
 
     def dispatched(self, request: Request, rank: int, now_s: float) -> None:
@@ -92,12 +90,14 @@ class KvEvents(Indexer):
         self._outstanding.remove(request_id)
 
     def forget(self, rank: int) -> None:
-        """Nothing is stored there, nor on its way there."""
-        self.clear(rank)
+        """Nothing is on its way there any more; what is stored there, events tell."""
         self._outstanding.forget(rank)
 
+    def cache_reset(self, rank: int) -> None:
+        """Events have told, or will."""
+
     def clear(self, rank: int) -> None:
-        """Nothing is stored there: its cache was reset, or events of it were lost.
+        """Nothing is stored there: another process sends its events now, or some were lost.
 
         What is on its way there still is.
         """

@@ -50,12 +50,11 @@ class Oracle(Indexer):
         """Leading blocks that are cached or on their way."""
         matched = self._matched
         matched[:] = 0
-        if request.block_hashes is None or len(request.block_hashes) == 0:
-            return matched
-        is_longer = True
-        while is_longer:  # what is in flight may follow what is cached, and the other way round
-            self._extend(request, matched)
-            is_longer = self._outstanding.extend(request.block_hashes, matched)
+        hashes = request.block_hashes
+        if hashes is not None and len(hashes) > 0:
+            self._outstanding.extend_both(
+                lambda _, longer: self._extend(request, longer), hashes, matched
+            )
         return matched
 
     def dispatched(self, request: Request, rank: int, now_s: float) -> None:
@@ -69,6 +68,9 @@ class Oracle(Indexer):
     def forget(self, rank: int) -> None:
         """Nothing that was sent there is on its way any more."""
         self._outstanding.forget(rank)
+
+    def cache_reset(self, rank: int) -> None:
+        """It is seen."""
 
     @property
     def sizes(self) -> np.ndarray:

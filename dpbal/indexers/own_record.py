@@ -34,6 +34,7 @@ class OwnRecord(Indexer):
     max_age_s: float | None = 3600.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size <= 0:
             raise ConfigError(f"size must be above 0, got {self.size}; the default is 2")
         if self.max_age_s is not None and self.max_age_s <= 0:

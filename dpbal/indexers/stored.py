@@ -41,7 +41,7 @@ class Stored:
             ValueError: If an event is of a rank that does not exist; those before it count.
         """
         table = self._table
-        table.reserve(len(events))
+        table.reserve(int(events["stored"].sum()))
         unknown, done = _apply(table.keys, table.values, table.used, self.sizes, events)
         if done < len(events):
             rank = events["rank"][done]

@@ -15,8 +15,8 @@ from dpbal.signals.base import SIGNALS, Signal, Unit
 class InFlightSignal(Signal):
     """What this dispatcher has sent to a rank beyond what the rank's newest report covers.
 
-    Formula: the sum over uncovered dispatches of 1, of prompt tokens, or of seconds of prefill
-    without any prefix hit.
+    Formula: the sum over uncovered dispatches of 1, of prompt tokens, or of seconds of prefill,
+    less what its dispatcher expects to be cached.
 
     Wins as part of a sum: without it every request between two reports goes to the same rank. Alone
     it knows nothing of what ranks already have. In a sum it counts what the other terms count.

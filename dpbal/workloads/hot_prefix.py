@@ -40,6 +40,11 @@ class HotPrefix(Synthetic):
         for name in ("prefixes", "prefix_tokens", "hash_block_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.share > 0 and self.prefix_tokens < self.hash_block_tokens:
+            raise ValueError(
+                f"prefix_tokens must fill a block of hash_block_tokens={self.hash_block_tokens} to "
+                f"be shared, got {self.prefix_tokens}; or give share=0"
+            )
         if self.prefix_tokens + self.prompt.max_tokens > MAX_TOKENS:
             raise ValueError(
                 f"prefix_tokens and prompt.max_tokens must be at most {MAX_TOKENS} together, "

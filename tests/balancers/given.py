@@ -37,8 +37,13 @@ class Given(Signal):
         return np.array(self.loads, float)
 
 
-def request(number: int, tokens: int = 100) -> Request:
-    return Request(id=number, arrival_s=0.0, prompt_tokens=tokens, max_tokens=10)
+BLOCK_TOKENS = 5
+
+
+def request(number: int, tokens: int = 100, first: int = 0) -> Request:
+    """A request whose blocks have hashes that count up from the first."""
+    hashes = np.arange(first, first + tokens // BLOCK_TOKENS)
+    return Request(number, 0.0, tokens, 10, hashes, block_tokens=BLOCK_TOKENS)
 
 
 def report(table: LoadTable, rank: int, **fields: float) -> None:

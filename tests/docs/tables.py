@@ -81,6 +81,7 @@ PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "peers": (partial(study, "peers"), ("docs/results.md",)),
     "fidelity": (partial(study, "fidelity"), ("docs/vllm.md",)),
     "level": (partial(study, "level"), ("docs/level.md",)),
+    "prefix": (partial(study, "prefix"), ("docs/prefix.md",)),
     "public measurement": (partial(study, "public_measurement"), ("docs/calibration.md",)),
 }
 """What makes each part, and the pages that have it."""

@@ -13,9 +13,7 @@ from tests.indexers.naive import BLOCK_TOKENS, prompt
 RANKS = 4
 CAPACITY_BLOCKS = 500
 
-NAMES = [
-    name for name, cls in INDEXERS.items() if not cls.in_simulator_only and cls is not Nothing
-]
+NAMES = [name for name, cls in INDEXERS.items() if not cls.in_simulator_only and cls is not Nothing]
 """Indexers that know something without a simulator."""
 
 

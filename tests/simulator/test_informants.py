@@ -13,6 +13,7 @@ from dpbal.backends.simulator.simulator import Simulator
 from dpbal.indexers import Indexer, KvEvents, Oracle
 from dpbal.modes import GroupKind
 from dpbal.step_time import StepTime
+from dpbal.transports import Delayed, Local, Transport
 from dpbal.workloads import Requests
 from tests.simulator.runs import Probe, Run, simulate, workload
 
@@ -127,6 +128,41 @@ def test_events_tell_only_of_what_is_there() -> None:
 
     run(tree(1), GroupKind.lockstep, DISTURBED, remembered)
     assert [(index.unknown_removals, index.overflows) for index in indexers] == [(0, 0)]
+
+
+@pytest.mark.parametrize("transport", [Local(), Delayed(delay_s=0.3)])
+def test_every_dispatcher_knows_in_the_end_what_a_restarted_rank_holds(
+    transport: Transport,
+) -> None:
+    requests = tree(2)
+    last_s = float(requests.arrival_s[-1])
+    ends = workload([(last_s + 100 + k, 1, 1) for k in range(3)])  # each hears the last events
+    offsets = requests.hash_offsets
+    assert offsets is not None
+    asked = replace(
+        requests,
+        arrival_s=np.concatenate([requests.arrival_s, ends.arrival_s]),
+        prompt_tokens=np.concatenate([requests.prompt_tokens, ends.prompt_tokens]),
+        output_tokens=np.concatenate([requests.output_tokens, ends.output_tokens]),
+        hash_offsets=np.concatenate([offsets, np.full(3, offsets[-1])]),
+    )
+    done = simulate(
+        asked,
+        STEP_TIME,
+        ranks=RANKS,
+        dispatchers=3,
+        engine=replace(PLAIN, restarts={1: 1.0}),
+        balancer=lambda: Probe(turns=RANKS),
+        transport=transport,
+        indexer=KvEvents,
+    )
+    known = held(done.state, asked)
+    for dispatcher in done.parts.dispatchers:
+        for request in requests:
+            assert dispatcher.indexer is not None
+            assert request.block_hashes is not None
+            expected = [leading(request.block_hashes, blocks) for blocks in known]
+            assert dispatcher.indexer.match(request).tolist() == expected
 
 
 def test_the_oracle_counts_what_a_shared_store_has() -> None:

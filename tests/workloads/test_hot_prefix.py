@@ -61,12 +61,6 @@ def test_a_prefix_that_ends_in_a_block_shares_only_whole_ones() -> None:
     assert len(set(seconds)) == len(seconds) > 10
 
 
-def test_a_prefix_shorter_than_a_block_is_not_shared() -> None:
-    own = chains(HotPrefix(requests=500, share=1.0, prefix_tokens=100).generate(seed=1))
-    keys = [key for chain in own for key in chain]
-    assert len(set(keys)) == len(keys)
-
-
 def test_distinct_prompts_have_one_length_and_hashes_that_never_recur() -> None:
     requests = preset("distinct_prompts")
     assert set(requests.prompt_tokens.tolist()) == {9216}
@@ -94,6 +88,7 @@ def test_the_share_changes_nothing_else() -> None:
         ({"prefixes": 0}, "prefixes must be at least 1, got 0"),
         ({"prefix_tokens": 0}, "prefix_tokens must be at least 1, got 0"),
         ({"hash_block_tokens": 0}, "hash_block_tokens must be at least 1, got 0"),
+        ({"prefix_tokens": 100}, "prefix_tokens must fill a block of hash_block_tokens=512"),
         ({"prefix_tokens": 2**31 - 1}, "must be at most 2147483647 together"),
     ],
 )

@@ -28,6 +28,7 @@ class Informants:
     def __init__(self, dispatchers: Sequence[Dispatcher], requests: Requests) -> None:
         self._indexers = [dispatcher.indexer for dispatcher in dispatchers]
         self._given = {id(indexer): 0 for indexer in self._indexers}
+        self._lost: dict[int, np.ndarray] = {}
         self._hashes = np.unique(requests.block_hashes)
 
     @property
@@ -53,6 +54,11 @@ class Informants:
         indexer = self._indexers[dispatcher]
         if not isinstance(indexer, KvEvents):
             return
+        lost = self._run.state.ranks["lost_events"]
+        seen = self._lost.setdefault(id(indexer), np.zeros_like(lost))
+        for rank in (lost != seen).nonzero()[0].tolist():  # another process speaks now
+            indexer.clear(rank)
+        seen[:] = lost
         first = self._given[id(indexer)]
         count = self._events_by(self._run.addresses, first, now_s - indexer.delay_s)
         if count == 0:
@@ -60,6 +66,5 @@ class Informants:
         self._given[id(indexer)] = first + count
         state = self._run.state
         events = state.events[first : first + count].copy()
-        lost = state.ranks["lost_events"][events["rank"]]
         events["hash"] = self._hashes[events["hash"]]
-        indexer.apply(events[np.arange(first, first + count) >= lost])
+        indexer.apply(events[np.arange(first, first + count) >= lost[events["rank"]]])
