@@ -2,9 +2,9 @@
 
     DPBAL_TRACES=FOLDER python -m experiments.prefix.engines   # half an hour, 2 cores for it alone
 
-Lockstep, eight ranks, 85 % load, the default profile, the level budget, the first requests of
-windows of Mooncake's trace that nothing was tuned on. Rules of a window run in random order on the
-same requests. Each run goes into engines.csv as it ends, and what is there is not run again.
+Lockstep, eight ranks, 85 % load, the default profile, the level budget, the first requests of a
+window of the Mooncake trace that nothing was tuned on. Rules run in random order on the same
+requests. Each run goes into engines.csv as it ends, and what is there is not run again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RULES = {
     "llm_d": ("balancer=llm_d",) * 2,
     "marginal_prefill": ("balancer=marginal_prefill",) * 2,
 }
-WINDOWS = (2, 3)
+WINDOWS = (2,)
 SHOWN = ("E2E s", "TTFT s", "TPOT ms", "hits %")
 
 
