@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 
 from dpbal.backends.vllm.prefixes import Prompt
 from dpbal.core import Request
 from dpbal.indexers import KvEvents
+from tests.vllm.cache_events import stored
 from tests.vllm.engine import BLOCK, Engine, MakeEngine
 from tests.vllm.settings import FOLLOWING, write
 
@@ -50,6 +53,15 @@ class Told:
         self._prompts.append(tokens)
         self._sent += 1
         self._engine.add(f"{id(self)}-{self._sent}", tokens, **{"max_tokens": 3, **more})
+
+    def ask_for_all(self, tokens: list[int]) -> None:
+        """Send it one whose client wants to hear of hits too, which vLLM calls a full report."""
+        self._prompts.append(tokens)
+        self._sent += 1
+        asked = self._engine.request(f"{id(self)}-{self._sent}", tokens, max_tokens=1)
+        asked.kv_cache_report_mode = "full"
+        self._engine.scheduler.add_request(asked)
+        self._engine.drain()
 
     def knows(self) -> bool:
         """Whether the index says of each prompt what the rank's cache says of it."""
@@ -171,100 +183,131 @@ def test_prompts_of_other_clients_share_nothing(make_told: MakeTold) -> None:
         assert told.expected([9] * 100, **other) == [0, 0]
 
 
-def stored(blocks: int, parent: bytes | None, keys: list[Any], lora: str | None = None) -> Any:
-    """vLLM's event; the hashes begin with the parent's, and the tokens count on from there."""
-    from vllm.distributed.kv_events import BlockStored
-
-    first = 0 if parent is None else 1 + parent[-1]
-    return BlockStored(
-        block_hashes=[bytes([first + k]) for k in range(blocks)],
-        parent_block_hash=parent,
-        token_ids=list(range(first * BLOCK, (first + blocks) * BLOCK)),
-        block_size=BLOCK,
-        lora_id=None,
-        medium="GPU",
-        lora_name=lora,
-        extra_keys=keys,
-    )
-
-
-def test_what_is_more_than_tokens_is_left_out_with_all_that_follows() -> None:
-    from vllm.distributed.kv_events import AllBlocksCleared, BlockRemoved
-
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
-
-    whole = Prompt(6 * BLOCK, range(6 * BLOCK), BLOCK).block_hashes()
-    assert whole is not None
-    blocks = CachedBlocks(BLOCK)
-    image = [None, None, (("an image", 3),)]
-    hashes, there = blocks.take([stored(3, None, image), stored(1, bytes([2]), [None])])
-    assert (hashes.tolist(), there.tolist()) == (whole[:2].tolist(), [1, 1])
-    embedded = stored(1, bytes([1]), [(b"a digest",)])
-    assert blocks.take([embedded])[0].size == 0
-    tail = [stored(1, bytes([1]), [None]), BlockRemoved([bytes([1])], "GPU")]
-    hashes, there = blocks.take(tail)
-    assert list(zip(hashes.tolist(), there.tolist(), strict=True)) == [(whole[2], 1), (whole[1], 0)]
-    elsewhere = BlockRemoved([bytes([0])], "CPU")
-    assert blocks.take([elsewhere])[0].size == 0
-    hashes, there = blocks.take([AllBlocksCleared()])
-    assert sorted(hashes.tolist()) == sorted([whole[0], whole[2]])
-    assert not there.any()
-    assert len(blocks) == 0
+@pytest.mark.parametrize("others", [False, True], ids=["dpbal alone", "another listener"])
+def test_clients_that_want_to_hear_of_hits_do_not_keep_blocks_that_are_gone(
+    make_told: MakeTold, others: bool
+) -> None:
+    told, random = make_told(kv_blocks=33), Random(0)
+    scheduler: Any = told._engine.scheduler
+    theirs = Theirs()
+    if others:
+        scheduler.kv_event_publisher.shutdown()
+        scheduler.kv_event_publisher = theirs
+        scheduler._start_events(0)
+    for _ in range(60):
+        prompt = [random.randrange(20, 30_000) for _ in range(97)]
+        told.ask_for_all(prompt)
+        told.ask_for_all(prompt)
+        known = len(scheduler.kv_event_publisher._blocks)
+        there = len(scheduler.kv_cache_manager.block_pool.cached_block_hash_to_block)
+        assert known <= 34 if others else known == there
+    said = [event for batch in theirs.batches for event in batch.events]
+    reported = sum(getattr(event, "token_ids", None) == prompt[:96] for event in said)
+    assert reported == others  # who is told of hits as before
 
 
-def test_a_block_that_is_there_twice_is_gone_when_both_are() -> None:
-    from vllm.distributed.kv_events import BlockRemoved
+def test_a_reset_does_not_undo_what_has_happened_since(make_told: MakeTold) -> None:
+    told = make_told()
+    told.ask([9] * 100)
+    told.until(lambda: told.knows() and told.expected([9] * 100) == [6, 0])
+    assert told._engine.scheduler.reset_prefix_cache()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not told.knows():  # without another step
+        assert time.monotonic() < deadline_s
+    assert told.expected([9] * 100) == [0, 0]
+    told.ask([10] * 100)
+    told.until(lambda: told.knows() and told.expected([10] * 100) == [6, 0])
+    told.index.cache_reset(0)  # the client's answer, which waits for the slowest rank
+    assert (told.expected([9] * 100), told.expected([10] * 100)) == ([0, 0], [6, 0])
 
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
 
-    blocks = CachedBlocks(BLOCK)
-    blocks.take([stored(2, None, []), stored(2, None, [])])
-    removed = BlockRemoved([bytes([1])], "GPU")
-    assert blocks.take([removed])[0].size == 0
-    assert blocks.take([removed])[1].tolist() == [0]
-    assert len(blocks) == 1
+def test_nothing_stays_of_a_process_that_another_has_taken_the_place_of(sockets: str) -> None:
+    from vllm.distributed.kv_events import KVEventBatch, NullEventPublisher
+
+    from dpbal.backends.vllm.kv_events import GroupSubscriber, RankPublisher
+
+    index = KvEvents()
+    index.start(1, 100_000)
+    subscriber = GroupSubscriber(sockets, [index], 1)
+    deadline_s = time.monotonic() + PATIENCE_S
+    for blocks in (5, 3):
+        publisher = RankPublisher(0, sockets, BLOCK, 100, NullEventPublisher())
+        publisher.publish(KVEventBatch(ts=0.0, events=[stored(blocks, None, [])]))
+        while index.sizes.tolist() != [blocks + 1]:
+            assert time.monotonic() < deadline_s
+            publisher.publish(KVEventBatch(ts=0.0, events=[stored(1, bytes([blocks - 1]), [])]))
+            time.sleep(0.01)
+            subscriber.take_in()
+        publisher.shutdown()
+    subscriber.close()
 
 
-def test_an_adapter_is_part_of_the_hash() -> None:
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
+def test_a_listener_may_be_closed_while_it_listens(sockets: str) -> None:
+    from dpbal.backends.vllm.kv_events import GroupSubscriber
 
-    own = Prompt(2 * BLOCK, range(2 * BLOCK), BLOCK, lora="a", salt="s").block_hashes()
-    event = stored(2, None, [("a", "s"), ("a",)], lora="a")
-    assert own is not None
-    assert np.array_equal(CachedBlocks(BLOCK).take([event])[0], own)
+    for _ in range(20):
+        subscriber = GroupSubscriber(sockets, [], 2)
+        closing = threading.Thread(target=subscriber.close)
+        closing.start()
+        while closing.is_alive():
+            subscriber.take_in()
+        subscriber.take_in()
+        subscriber.close()
+
+
+def test_blocks_of_another_size_than_front_ends_know_are_warned_of(
+    make_told: MakeTold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dpbal.backends.vllm import scheduler
+
+    said: list[str] = []
+    monkeypatch.setattr(scheduler.LOG, "warning", lambda text, *sizes: said.append(text % sizes))
+    own: Any = make_told()._engine.scheduler
+    assert said == []
+    own.kv_event_publisher.shutdown()
+    own.cache_config.block_size = BLOCK // 2  # as if another group of layers had such blocks
+    own._start_events(0)
+    assert len(said) == 1
+    assert "blocks of 16 tokens and another has 8; type indexer=own_record" in said[0]
 
 
 def test_sockets_of_dead_owners_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
     from dpbal.backends.vllm.kv_events import PREFIX, Sockets
 
-    dead, live = tmp_path / f"{PREFIX}{2**22 + 1}-x", tmp_path / f"{PREFIX}{os.getpid()}-x"
-    for folder in (dead, live):
-        folder.mkdir()
-        (folder / "0").touch()
+    owner = f"""
+import os, pathlib, signal
+from dpbal.backends.vllm.kv_events import Sockets
+made = Sockets.create(pathlib.Path({str(tmp_path)!r}))
+pathlib.Path(made.address, "0").touch()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    live = Sockets.create(tmp_path)
+    assert subprocess.run([sys.executable, "-c", owner]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(f"{PREFIX}*"))) == 2
     made = Sockets.create(tmp_path)
-    assert not dead.exists()
-    assert live.exists()
+    assert {str(path) for path in tmp_path.iterdir()} == {live.address, made.address}
     assert Path(made.address).stat().st_mode & 0o077 == 0
     made.close()
     made.close()
-    assert list(tmp_path.iterdir()) == [live]
+    assert [str(path) for path in tmp_path.iterdir()] == [live.address]
+    live.close()
+
+
+class Theirs:
+    """A publisher that is not dpbal's."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.has_ended = False
+
+    def publish(self, events: Any) -> None:
+        self.batches.append(events)
+
+    def shutdown(self) -> None:
+        self.has_ended = True
 
 
 def test_vllms_own_publisher_goes_on(make_told: MakeTold) -> None:
-    from vllm.distributed.kv_events import EventPublisher
-
-    class Theirs(EventPublisher):
-        def __init__(self) -> None:
-            super().__init__()
-            self.batches: list[Any] = []
-            self.has_ended = False
-
-        def publish(self, events: Any) -> None:
-            self.batches.append(events)
-
-        def shutdown(self) -> None:
-            self.has_ended = True
-
     told, theirs = make_told(), Theirs()
     publisher: Any = told._engine.scheduler.kv_event_publisher
     publisher._own = theirs

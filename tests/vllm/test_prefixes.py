@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,8 +90,84 @@ def test_what_is_expected_in_the_cache_travels_with_the_request(serve: Serve) ->
     second, dispatched = made.dispatch("2", prompt)
     assert (second.rank, dispatched.cached_tokens) == (first.rank, 159)  # the last is computed
     assert made.dispatchers[0].ledger.in_flight.prefill_tokens.sum() == 161
-    made.forget(first.rank)
+    made.cache_reset(first.rank)
     assert made.dispatch("3", prompt)[1].cached_tokens == 0
+    made.close()
+
+
+def test_a_reset_is_known_of_ranks_that_have_answered_though_one_fails(serve: Serve) -> None:
+    from dpbal.backends.vllm.client import balanced_client
+
+    (made,) = front_ends(serve, 1, RECORDED)
+    prompt = Prompt.of(asked(), BLOCK)
+    for number, rank in enumerate((0, 0, 1)):
+        made.dispatch(str(number), prompt, pinned_rank=rank)
+    kind: Any = balanced_client(lambda *_: made)
+    client = kind.__new__(kind)
+    client.front_end, client.core_engines = made, [b"0", b"1"]
+
+    async def answer(method: str, *_: bool, engine: bytes) -> bool:
+        if engine == b"1":
+            raise RuntimeError("cannot")
+        return method == "reset_prefix_cache"
+
+    client._call_utility_async = answer
+    with pytest.raises(RuntimeError, match="cannot"):
+        asyncio.run(client.reset_prefix_cache_async())
+    cached = [made.dispatch(f"+{r}", prompt, pinned_rank=r)[1].cached_tokens for r in (0, 1)]
+    assert cached == [0, 159]
+    made.close()
+
+
+def test_a_reset_leaves_what_events_tell_to_them(serve: Serve) -> None:
+    (made,) = front_ends(serve, 1, FOLLOWING)
+    prompt = Prompt.of(asked(), BLOCK)
+    made.dispatch("1", prompt, pinned_rank=1)  # which is on its way
+    made.cache_reset(1)
+    assert made.dispatch("2", prompt, pinned_rank=1)[1].cached_tokens == 159
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("balancer", "indexer", "expected"),
+    [
+        ("consistent_hash", "none", 10),
+        ("marginal_prefill", "own_record", 10),
+        ("marginal_prefill", "none", None),
+        ("minimum_tokens", "own_record", None),
+    ],
+)
+def test_prompts_are_hashed_only_for_those_who_read_it(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    balancer: str,
+    indexer: str,
+    expected: int | None,
+) -> None:
+    seen: list[np.ndarray | None] = []
+
+    def choose(request: Request, view: View) -> int:
+        seen.append(request.block_hashes)
+        return 0
+
+    nodes = {"balancer": {"name": balancer}, "indexer": {"name": indexer}}
+    (made,) = front_ends(serve, 1, {**FOLLOWING, **nodes})
+    monkeypatch.setattr(made.dispatchers[0].balancer, "choose", choose)
+    made.dispatch("1", Prompt.of(asked(), BLOCK))
+    assert [None if hashes is None else len(hashes) for hashes in seen] == [expected]
+    made.close()
+
+
+def test_equal_beginnings_go_to_one_rank_of_the_ring(serve: Serve) -> None:
+    nodes = {"balancer": {"name": "consistent_hash"}, "indexer": {"name": "none"}}
+    (made,) = front_ends(serve, 1, {**FOLLOWING, **nodes})
+    ranks = set()
+    for number in range(20):
+        tokens = [*TOKENS[:40], *range(number, number + 40)]
+        prompt = Prompt.of(asked(prompt_token_ids=tokens), BLOCK)
+        ranks.add(made.dispatch(str(number), prompt)[0].rank)
+        made.finish(str(number))
+    assert len(ranks) == 1
     made.close()
 
 
@@ -144,3 +223,11 @@ def test_loading_what_an_index_is_compiled_from_leaves_it_as_it_was(name: str) -
     request = Request("1", 0.0, 160, block_hashes=hashes, block_tokens=BLOCK)
     indexer.dispatched(request, 1, 0.0)
     assert indexer.match(request).tolist() == [0, 10]
+
+
+def test_processes_that_look_nothing_up_compile_nothing() -> None:
+    code = (
+        "import sys, dpbal.backends.vllm.front_end, dpbal.backends.vllm.launch; "
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

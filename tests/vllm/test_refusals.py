@@ -74,6 +74,13 @@ def test_indexes_that_the_server_cannot_keep_are_refused(
     serve(Settings(config(**changes)), cache={"enable_prefix_caching": caching})
 
 
+def test_blocks_that_gpus_share_are_not_followed(serve: Serve) -> None:
+    sharded = {"decode_context_parallel_size": 2}
+    with pytest.raises(ConfigError, match="--decode-context-parallel-size, or type indexer=own_"):
+        serve(Settings(config(**FOLLOWING)), **sharded)
+    serve(Settings(config(**{**FOLLOWING, "indexer": {"name": "own_record"}})), **sharded)
+
+
 LEVEL = {"name": "level"}
 INTERVAL = "leave out --prefill-schedule-interval"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,43 @@ PREFIXES = [[9] * 40, [10] * 100]
 RECOUNT_STEPS = "dpbal.backends.vllm.counting.RECOUNT_STEPS"
 
 both_schedulers = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+
+
+class Lookups:
+    """Records what steps with tokens have looked up in the prefix cache."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def step(
+        self,
+        scheduled: Any,
+        given: Any,
+        report: Any,
+        preemptions: int,
+        is_alone: bool,
+        lookups: tuple[int, int],
+    ) -> None:
+        if scheduled.total_num_scheduled_tokens:
+            self.tokens += lookups[0]
+
+    def close(self) -> None:
+        pass
+
+
+@both_schedulers
+def test_all_that_is_looked_up_is_recorded(make_engine: MakeEngine, is_async: bool) -> None:
+    engine, random, looked_up = make_engine(is_async=is_async), Random(1), 0
+    recorder: Any = Lookups()
+    engine.scheduler._start_reporting(engine.scheduler._publisher, recorder)
+    for turn in range(400):
+        if random.random() < 0.1:
+            own = [random.randrange(20, 30_000) for _ in range(random.randint(20, 59))]
+            engine.add(str(turn), own, max_tokens=2)
+            looked_up += len(own)
+        engine.step()
+    engine.drain()
+    assert recorder.tokens == looked_up > 0
 
 
 def prompt(random: Random) -> list[int]:

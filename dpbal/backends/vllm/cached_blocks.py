@@ -25,12 +25,19 @@ class CachedBlocks:
     tokens, the name of an adapter and a salt, such as an image, is left out, and so are those that
     follow it. Of a model with several groups of layers the first is followed.
 
+    Where vLLM stores a block twice it says so twice, and so it does of the removals. A request with
+    ``kv_cache_report_mode`` "full" has it say again what it finds, which looks like another copy.
+    If by that more blocks seem to be there than there can be, nothing is believed to be there until
+    vLLM says so again.
+
     Args:
         block_tokens: Tokens in a block.
+        most_blocks: The most that there can be, those in the pool.
     """
 
-    def __init__(self, block_tokens: int) -> None:
+    def __init__(self, block_tokens: int, most_blocks: int) -> None:
         self._block_tokens = block_tokens
+        self._most_blocks = most_blocks
         self._blocks: dict[Any, _Block] = {}  # by vLLM's hash
 
     def __len__(self) -> int:
@@ -52,16 +59,22 @@ class CachedBlocks:
         changes: list[tuple[int, int]] = []
         for event in events:
             if isinstance(event, AllBlocksCleared):
-                changes.extend((block.hash, 0) for block in self._blocks.values())
-                self._blocks.clear()
+                changes.extend((own, 0) for own in self._clear())
             elif event.medium not in (None, MEDIUM_GPU) or event.group_idx:
                 continue
             elif isinstance(event, BlockStored):
                 changes.extend((own, 1) for own in self._store(event))
             elif isinstance(event, BlockRemoved):
                 changes.extend((own, 0) for own in self._remove(event))
+        if len(self._blocks) > self._most_blocks:
+            changes.extend((own, 0) for own in self._clear())
         hashes, stored = np.array(changes, np.int64).reshape(-1, 2).T
         return hashes, stored
+
+    def _clear(self) -> list[int]:
+        gone = [block.hash for block in self._blocks.values()]
+        self._blocks.clear()
+        return gone
 
     def _store(self, event: BlockStored) -> list[int]:
         count, size = len(event.block_hashes), event.block_size

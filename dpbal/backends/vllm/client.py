@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +67,15 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
         async def reset_prefix_cache_async(
             self, reset_running_requests: bool = False, reset_connector: bool = False
         ) -> bool:
-            done = await self.call_utility_all_async(
-                "reset_prefix_cache", reset_running_requests, reset_connector
-            )
-            for rank, is_empty in enumerate(done):
-                if is_empty:
-                    self.front_end.forget(rank)
-            return all(done)
+            async def reset(rank: int, engine: bytes) -> bool:
+                is_empty: bool = await self._call_utility_async(
+                    "reset_prefix_cache", reset_running_requests, reset_connector, engine=engine
+                )
+                if is_empty:  # at once, whatever comes of the other ranks
+                    self.front_end.cache_reset(rank)
+                return is_empty
+
+            return all(await asyncio.gather(*map(reset, itertools.count(), self.core_engines)))
 
         @staticmethod
         async def process_engine_outputs(  # type: ignore[override]

@@ -12,7 +12,7 @@ from dpbal.backends.vllm.acknowledgement import Dispatched
 from dpbal.backends.vllm.prefixes import Prompt
 from dpbal.backends.vllm.settings import EVENTS, REPORTS, Settings, address
 from dpbal.core import Placement, Request
-from dpbal.indexers import SharedRecord
+from dpbal.indexers import Nothing, SharedRecord
 
 if TYPE_CHECKING:
     from dpbal.backends.vllm.kv_events import GroupSubscriber
@@ -83,6 +83,8 @@ class FrontEnd:
         listening = {id(d.indexer): d.indexer for d in dispatchers if d.indexer is not None}
         for indexer in listening.values():
             indexing.load(indexer, table.ranks)
+        if any(map(_reads_hashes, dispatchers)):
+            Prompt(1, [0], 1).block_hashes()  # compiles them, so that no request waits for it
         subscriber = settings.transport.subscriber(address(REPORTS), table)
         events = None
         if settings.needs_events:
@@ -119,7 +121,7 @@ class FrontEnd:
             now_s,
             prompt.tokens,
             max_tokens,
-            None if dispatcher.indexer is None else prompt.block_hashes(),
+            prompt.block_hashes() if _reads_hashes(dispatcher) else None,
             session,
             pinned_rank,
             prompt.block_tokens,
@@ -144,17 +146,17 @@ class FrontEnd:
         if self._events is not None:
             self._events.take_in()
 
-    def forget(self, rank: int) -> None:
-        """A rank has cleared its prefix cache."""
+    def cache_reset(self, rank: int) -> None:
+        """A rank has been told to clear its prefix cache, and has."""
         for dispatcher in self.dispatchers:
             if dispatcher.indexer is not None:
-                dispatcher.indexer.forget(rank)
+                dispatcher.indexer.cache_reset(rank)
 
     def observe(self) -> None:
         """Look at the newest reports, as a dispatch would."""
         self._subscriber.refresh()
         for dispatcher in self.dispatchers:
-            dispatcher.ledger.observe(dispatcher.table)
+            dispatcher.observe()
 
     def close(self) -> None:
         """Look no more."""
@@ -164,3 +166,8 @@ class FrontEnd:
         for dispatcher in self.dispatchers:
             if isinstance(dispatcher.indexer, SharedRecord):
                 dispatcher.indexer.close()
+
+
+def _reads_hashes(dispatcher: Dispatcher) -> bool:
+    """Whether the hashes of a prompt make a difference to a dispatcher."""
+    return dispatcher.balancer.reads_hashes and not isinstance(dispatcher.indexer, Nothing)

@@ -12,7 +12,6 @@ from dpbal.backends.vllm.settings import DISPATCHES, EVENTS, REPORTS, Settings, 
 from dpbal.core import Request
 from dpbal.errors import ConfigError
 from dpbal.indexers import CACHE_EVENT, Indexer, KvEvents, SharedRecord
-from dpbal.indexers.token_hashes import token_hashes
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -38,10 +37,18 @@ def refuse(vllm_config: VllmConfig, settings: Settings) -> None:
         ConfigError: With the way out.
     """
     settings.indexer  # noqa: B018 - raises for one of the simulator's
-    if settings.needs_events and not vllm_config.cache_config.enable_prefix_caching:
+    if not settings.needs_events:
+        return
+    if not vllm_config.cache_config.enable_prefix_caching:
         raise ConfigError(
             "indexer 'kv_events' follows the ranks' prefix caches, and they have none; "
             "leave out --no-enable-prefix-caching (backend.prefix_cache=true)"
+        )
+    shards = vllm_config.parallel_config.decode_context_parallel_size
+    if shards > 1:
+        raise ConfigError(
+            f"indexer 'kv_events' cannot follow blocks that {shards} GPUs share; "
+            "leave out --decode-context-parallel-size, or type indexer=own_record"
         )
 
 
@@ -102,6 +109,8 @@ def load(indexer: Indexer, ranks: int) -> None:
         indexer: Which; one like it is tried out.
         ranks: Of the group.
     """
+    from dpbal.indexers.token_hashes import token_hashes
+
     blocks = SOME_BLOCKS
     hashes = token_hashes(range(blocks), 1)
     request = Request("", 0.0, blocks, block_hashes=hashes, block_tokens=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from dpbal.indexers.kv_events import KvEvents
 
 PREFIX = "dpbal-kv-"
+LOCK = "lock"
 
 WHOLE, CHANGES = b"whole", b"changes"
 """A message holds all that is there, or what has changed since the one before."""
@@ -37,23 +40,31 @@ class Sockets(Exchange):
 
     Args:
         folder: Where it is.
+        lock: Descriptor of the lock in it, which the kernel takes away however its owner dies.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: int) -> None:
         self.address = str(folder)
+        self._lock: int | None = lock
 
     @classmethod
     def create(cls, base: Path) -> Sockets:
         """Make one in ``base``, after removing those of dead owners."""
         for left in base.glob(f"{PREFIX}*"):
-            owner = left.name.split("-")[2]
-            if owner.isdecimal() and not Path("/proc", owner).exists():
+            if _is_dead(left):
                 shutil.rmtree(left, ignore_errors=True)
-        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base)))
+        # it gets its name when it is locked: nobody can take it for a dead one's
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
+        lock = os.open(unfinished / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return cls(unfinished.rename(base / unfinished.name[1:]), lock)
 
     def close(self) -> None:
         """Remove it; a second call does nothing."""
-        shutil.rmtree(self.address, ignore_errors=True)
+        if self._lock is not None:
+            shutil.rmtree(self.address, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
 
 
 class RankPublisher(EventPublisher):
@@ -66,15 +77,18 @@ class RankPublisher(EventPublisher):
         rank: Whose.
         address: Of the group's sockets.
         block_tokens: Tokens in a block.
+        most_blocks: Blocks in the rank's pool.
         own: vLLM's publisher.
     """
 
-    def __init__(self, rank: int, address: str, block_tokens: int, own: EventPublisher) -> None:
+    def __init__(
+        self, rank: int, address: str, block_tokens: int, most_blocks: int, own: EventPublisher
+    ) -> None:
         super().__init__(rank)
         self._own = own
         self._rank = rank
         self._topic = _topic(rank)
-        self._blocks = CachedBlocks(block_tokens)
+        self._blocks = CachedBlocks(block_tokens, most_blocks)
         self._sequence = 0
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.XPUB)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # one who asks again is heard too
@@ -121,7 +135,8 @@ class GroupSubscriber:
     """Hands on to indexers what the ranks of a group publish.
 
     Where a message is lost, what the rank has stored is forgotten, and it is asked for all that it
-    holds; so it is at the start.
+    holds; so it is at the start, and when another process speaks for the rank. Another thread may
+    close it, as vLLM's does when an engine has died.
 
     Args:
         address: Of the group's sockets.
@@ -136,6 +151,8 @@ class GroupSubscriber:
         self._indexers = indexers
         self._last: list[int | None] = [None] * ranks  # sequences
         self.lost = 0
+        self._is_closed = False
+        self._turn = threading.RLock()  # a socket is for one thread at a time
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         for rank in range(ranks):
@@ -143,20 +160,23 @@ class GroupSubscriber:
             self._socket.subscribe(_topic(rank))
 
     def take_in(self) -> None:
-        """Take in what has come, without waiting for more."""
+        """Take in what has come, without waiting for more; nothing once it is closed."""
         socket = self._socket
-        while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            topic, kind, sequence, rows = socket.recv_multipart(zmq.NOBLOCK)
-            self._take(
-                int.from_bytes(topic, "little"),
-                kind,
-                int.from_bytes(sequence, "little"),
-                np.frombuffer(rows, CACHE_EVENT).copy(),  # into memory that may be written
-            )
+        with self._turn:
+            while not self._is_closed and int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                topic, kind, sequence, rows = socket.recv_multipart(zmq.NOBLOCK)
+                self._take(
+                    int.from_bytes(topic, "little"),
+                    kind,
+                    int.from_bytes(sequence, "little"),
+                    np.frombuffer(rows, CACHE_EVENT).copy(),  # into memory that may be written
+                )
 
     def close(self) -> None:
-        """Listen no more."""
-        self._socket.close()
+        """Listen no more; a second call does nothing."""
+        with self._turn:
+            self._is_closed = True
+            self._socket.close()
 
     def _take(self, rank: int, kind: bytes, sequence: int, changes: np.ndarray) -> None:
         last = self._last[rank]
@@ -178,6 +198,20 @@ class GroupSubscriber:
     def _clear(self, rank: int) -> None:
         for indexer in self._indexers:
             indexer.clear(rank)
+
+
+def _is_dead(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)  # or it is another user's
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def _endpoint(address: str, rank: int) -> str:

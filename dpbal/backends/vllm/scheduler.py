@@ -9,6 +9,9 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from vllm.distributed.kv_events import KVEventBatch, NullEventPublisher
+from vllm.logger import init_logger
+from vllm.v1.core.kv_cache_utils import resolve_dcp_kv_block_size
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.metrics.stats import PrefixCacheStats
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
     from dpbal.transports.base import Publisher
 
+LOG = init_logger(f"vllm.{__name__}")  # vLLM shows what is below its own name
+
 TIME_S = column("time_s")
 RUNNING = column("running")
 WAITING = column("waiting")
@@ -49,6 +54,12 @@ class Reporting(Paced):
 
     It changes nothing that vLLM does, but for what the group's budget asks.
     """
+
+    _is_followed = False
+    """Whether front ends hear of the prefix cache."""
+
+    _says_what_is_new = False
+    """Whether only dpbal hears of the prefix cache, and each block is to be told of once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,18 +90,44 @@ class Reporting(Paced):
     def _start_events(self, rank: int) -> None:
         from dpbal.backends.vllm.kv_events import RankPublisher
 
-        own = self.kv_event_publisher
-        self.kv_event_publisher = RankPublisher(rank, address(EVENTS), self.block_size, own)
+        own, groups = self.kv_event_publisher, self.kv_cache_config.kv_cache_groups
+        dcp = self.parallel_config.decode_context_parallel_size
+        block_tokens = self.cache_config.block_size  # which front ends hash by
+        followed = resolve_dcp_kv_block_size(groups[0].kv_cache_spec, dcp) if groups else None
+        if rank == 0 and followed != block_tokens:
+            LOG.warning(
+                "dpbal: indexer kv_events finds nothing, since the first group of layers has "
+                "blocks of %s tokens and another has %d; type indexer=own_record",
+                followed,
+                block_tokens,
+            )
+        self._is_followed = True
+        self._says_what_is_new = isinstance(own, NullEventPublisher)
+        self.kv_event_publisher = RankPublisher(
+            rank, address(EVENTS), block_tokens, self.kv_cache_config.num_blocks, own
+        )
 
     def add_request(self, request: Request) -> None:
         """Take a request, and acknowledge its dispatch."""
         request.trace_headers, dispatched = detach(request.trace_headers)
+        if self._says_what_is_new:
+            request.kv_cache_report_mode = "incremental"
         super().add_request(request)
         if dispatched is not None:
             if self.kv_cache_manager.prefix_cache_lookup_enabled(request):
                 self._tally.expect(request.request_id, dispatched.cached_tokens)
             publisher = self._publisher
             acknowledge(dispatched, publisher.received_epoch, publisher.received_sequence)
+
+    def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        """Clear the prefix cache, and say so at once where a next step may be long in coming."""
+        is_empty: bool = super().reset_prefix_cache(reset_running_requests, reset_connector)
+        if self._is_followed:
+            events: list[Any] = self.kv_cache_manager.take_events()
+            self.kv_event_publisher.publish(KVEventBatch(ts=time.time(), events=events))
+        return is_empty
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
@@ -106,7 +143,8 @@ class Reporting(Paced):
                 self._publisher.report,
                 self._preempted,
                 was_alone,
-                self._take_lookups(),
+                # a step that is scheduled ahead may look up before one without a token has ended
+                self._take_lookups() if scheduler_output.total_num_scheduled_tokens else (0, 0),
             )
         self._preempted = 0
         return outputs
