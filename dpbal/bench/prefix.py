@@ -10,7 +10,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from dpbal.core import Request
-from dpbal.indexers import CACHE_EVENT, INDEXERS, Indexer, KvEvents
+from dpbal.indexers import CACHE_EVENT, INDEXERS, Indexer, KvEvents, Nothing
 from dpbal.indexers.token_hashes import token_hashes
 
 TARGET_US = 50.0
@@ -27,7 +27,11 @@ HELD_BLOCKS = 250_000
 CAPACITY_TOKENS = 2**30
 TOKENS = 12_288
 
-NAMES = tuple(name for name, cls in INDEXERS.items() if not cls.in_simulator_only)
+NAMES = tuple(
+    name
+    for name, cls in INDEXERS.items()
+    if not cls.in_simulator_only and not issubclass(cls, Nothing)
+)
 
 DESCRIPTION = (
     f"{PROMPTS} prompts in turn, beside {HELD_BLOCKS:,} blocks of others, each on one rank, which "

@@ -40,9 +40,9 @@ class Given(Signal):
 BLOCK_TOKENS = 5
 
 
-def request(number: int, tokens: int = 100, first: int = 0) -> Request:
-    """A request whose blocks have hashes that count up from the first."""
-    hashes = np.arange(first, first + tokens // BLOCK_TOKENS)
+def request(number: int, tokens: int = 100, first: int | None = None) -> Request:
+    """A request whose blocks have hashes that count up from the first; none without one."""
+    hashes = None if first is None else np.arange(first, first + tokens // BLOCK_TOKENS)
     return Request(number, 0.0, tokens, 10, hashes, block_tokens=BLOCK_TOKENS)
 
 

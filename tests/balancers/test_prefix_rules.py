@@ -53,7 +53,7 @@ def views(draw: st.DrawFn, unit: Unit = Unit.seconds) -> tuple[View, Request]:
         )
     for rank in range(ranks - 1):
         table.set_available(rank, draw(st.booleans()))
-    one = request(0, draw(st.sampled_from([100, 1000, 7000])))
+    one = request(0, draw(st.sampled_from([100, 1000, 7000])), 0)
     cached = [
         min(
             int(draw(st.sampled_from([0, 0.05, 0.5, 0.8, 1.0])) * one.prompt_tokens),
@@ -130,7 +130,7 @@ class TestMarginalPrefill:
         assert rank in allowed
 
     def test_a_hit_is_followed_below_the_longest_queue(self) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         # a miss takes 0.105 s, a hit of 900 tokens 0.011 s: rank 1 stays below rank 2 either way
         view = view_of_prefixes(LoadTable(3), one, [0, 900, 0], [0.0, 0.1, 0.5])
         assert own_prefill_s(one, 0) == pytest.approx(0.105)
@@ -138,7 +138,7 @@ class TestMarginalPrefill:
         assert chosen(MarginalPrefill(), view, one) == 1
 
     def test_a_hit_is_not_followed_where_it_makes_the_longest_queue_longer_by_much(self) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         # rank 1 would become 0.401 long; rank 0 stays below 0.39, for 0.25 * 0.094 s more
         held = view_of_prefixes(LoadTable(3), one, [0, 900, 0], [0.0, 0.39, 0.35])
         assert chosen(MarginalPrefill(patience=None), held, one) == 1
@@ -149,7 +149,7 @@ class TestMarginalPrefill:
     def test_it_waits_for_a_hit_as_long_as_patience_says(
         self, patience: float | None, expected: int
     ) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         # on rank 1 it is done after 0.311 s, on rank 0 after 0.105 s: 0.206 s later for 0.094 saved
         view = view_of_prefixes(LoadTable(3), one, [0, 900, 0], [0.0, 0.3, 0.5])
         assert chosen(MarginalPrefill(patience=patience), view, one) == expected
@@ -161,7 +161,7 @@ class TestMarginalPrefill:
         """Alike requests at once, each on the queues of those before it."""
         rule = MarginalPrefill(patience=patience)
         rule.start(4, seed=0)
-        one, cached, loads = request(0, PROMPT), [0] * 4, [0.0] * 4
+        one, cached, loads = request(0, PROMPT, 0), [0] * 4, [0.0] * 4
         for _ in range(40):
             # one long queue elsewhere hides whatever these ranks do
             view = view_of_prefixes(LoadTable(5), one, [*cached, 0], [*loads, 100.0])
@@ -171,7 +171,7 @@ class TestMarginalPrefill:
         assert sum(held > 0 for held in cached) == holders
 
     def test_requests_wait_for_a_prefix_together(self) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         # 0.026 s later for 0.094 s saved, each time: the eighth goes over 2 * 0.094
         view = view_of_prefixes(LoadTable(3), one, [0, 900, 0], [0.0, 0.12, 0.5])
         rule = MarginalPrefill(patience=2.0)
@@ -191,19 +191,19 @@ class TestMarginalPrefill:
         assert ranks == [1] * 14
 
     def test_a_rank_that_is_done_as_soon_as_any_is_never_out(self) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         view = view_of_prefixes(LoadTable(2), one, [0, 500], [0.0, 0.5])
         view.own_prefill_s = np.array([1.0, 0.5])
         rule = MarginalPrefill(miss_share=0.0, queue_share=1.0)  # its own wait alone decides
         assert chosen(rule, view, one) == 0
 
     def test_without_hits_it_is_the_least_load(self) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         view = view_of_prefixes(LoadTable(4), one, [0] * 4, [0.3, 0.2, 0.9, 0.4])
         assert chosen(MarginalPrefill(), view, one) == 1
 
     def test_ties_rotate(self) -> None:
-        one = request(0, PROMPT)
+        one = request(0, PROMPT, 0)
         view = view_of_prefixes(LoadTable(3), one, [0, 900, 900], [0.0, 0.0, 0.0])
         rule = MarginalPrefill()
         rule.start(3, seed=0)

@@ -82,5 +82,4 @@ class NaiveEvents:
         self.copies[rank].clear()
 
     def forget(self, rank: int) -> None:
-        self.clear(rank)
         self.requests = {k: v for k, v in self.requests.items() if v[0] != rank}
