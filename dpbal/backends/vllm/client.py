@@ -28,7 +28,7 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             cache = self.vllm_config.cache_config
-            self._block_tokens = cache.block_size if cache.enable_prefix_caching else None
+            self.block_tokens = cache.block_size if cache.enable_prefix_caching else None
             try:
                 self.front_end = make_front_end(
                     len(self.core_engines), self.client_index, self.client_count
@@ -46,7 +46,7 @@ def balanced_client(make_front_end: FrontEndFactory) -> type[DPLBAsyncMPClient]:
                     )
                 placement, dispatched = self.front_end.dispatch(
                     request.request_id,
-                    Prompt.of(request, self._block_tokens),
+                    Prompt.of(request, self.block_tokens),
                     request.sampling_params.max_tokens if request.sampling_params else None,
                     pinned_rank,
                     request.session_id,

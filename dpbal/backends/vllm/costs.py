@@ -161,7 +161,7 @@ def choices(ranks: int, balancer: str) -> Iterator[dict[str, Timed]]:
     try:
         stock = _client(DPLBAsyncMPClient, ranks)
         own = _client(balanced_client(lambda *_: front_end), ranks)
-        own.front_end = front_end
+        own.front_end, own.block_tokens = front_end, BLOCK_SIZE
         number = 0
 
         def chooser(client: Any, end: Callable[[str], None]) -> Timed:
