@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from dpbal.balancers.scans import requests_at
 from dpbal.balancers.ties import drawn_argmin
 from dpbal.core import column
 from dpbal.jit import njit
 
-RUNNING = column("running")
-WAITING = column("waiting")
 KV_USED = column("kv_used_tokens")
 PREFILL_TOKENS = column("prefill_tokens")
 
@@ -37,7 +36,7 @@ def write_dynamo_costs(
         queued = integers[rank, PREFILL_TOKENS] + in_flight_prefill_tokens[rank]
         prefill = max(0.0, queued + prompt_tokens - overlap_credit * cached_tokens[rank])
         resident = integers[rank, KV_USED] + in_flight_tokens[rank]
-        requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
+        requests = requests_at(integers, in_flight_requests, rank)
         blocks = prefill_load_scale * prefill + resident
         costs[rank] = blocks / block_tokens + request_weight * requests
 
@@ -128,7 +127,7 @@ def tensorrt_llm_rank(
     most = 0
     for rank in range(selectable.size):
         if selectable[rank]:
-            requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
+            requests = requests_at(integers, in_flight_requests, rank)
             ranks += 1
             total += requests
             most = max(most, requests)
@@ -136,7 +135,7 @@ def tensorrt_llm_rank(
     load = 0.0
     longest = 0
     for rank in range(selectable.size):
-        requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
+        requests = requests_at(integers, in_flight_requests, rank)
         scores[rank] = 0.0 if selectable[rank] and requests < cap else np.inf
         if scores[rank] == 0:
             load += loads[rank]

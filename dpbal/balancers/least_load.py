@@ -85,10 +85,12 @@ class LeastLoad(Smallest):
         """Load the compiled scan, and begin rotation at ``seed % ranks``."""
         super().start(ranks, seed)
         # numba is slow to import, and composing a config needs no scan
-        from dpbal.balancers.ties import argmin_from, argmin_sum_from
+        from dpbal.balancers.prefix_scans import lowest_with_misses
+        from dpbal.balancers.ties import argmin_from
 
         self._argmin_from = argmin_from
-        self._argmin_sum_from = argmin_sum_from
+        self._lowest_with_misses = lowest_with_misses
+        self._scores = np.zeros(ranks)
 
     def _scan(self, request: Request, view: View, start: int) -> int:
         rank: int
@@ -99,5 +101,7 @@ class LeastLoad(Smallest):
         weight = self.miss_weight
         if view.unit is Unit.tokens:  # less what is cached, as the prompt is the same for all
             own, weight = view.cached_tokens, -self.miss_weight
-        rank = self._argmin_sum_from(view.loads, own, weight, view.selectable, start)
+        rank = self._lowest_with_misses(
+            view.loads, own, weight, view.selectable, start, self._scores
+        )
         return rank

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from dpbal.balancers.base import BALANCERS
 from dpbal.balancers.smallest import Smallest
 from dpbal.core import Request, View
@@ -49,6 +51,7 @@ class LMetric(Smallest):
         from dpbal.balancers.prefix_scans import lowest_product
 
         self._lowest_product = lowest_product
+        self._scores = np.zeros(ranks)
 
     def _scan(self, request: Request, view: View, start: int) -> int:
         in_flight = view.in_flight
@@ -60,5 +63,6 @@ class LMetric(Smallest):
             request.prompt_tokens,
             view.selectable,
             start,
+            self._scores,
         )
         return rank

@@ -100,6 +100,7 @@ class MarginalPrefill(Smallest):
         from dpbal.balancers.prefix_scans import lowest_marginal_prefill
 
         self._lowest_marginal_prefill = lowest_marginal_prefill
+        self._scores = np.zeros(ranks)
         self._found = np.zeros(3)
         self._waited_s: OrderedDict[int, float] = OrderedDict()
 
@@ -111,6 +112,7 @@ class MarginalPrefill(Smallest):
             start,
             self.miss_share,
             self.queue_share,
+            self._scores,
             self._found,
         )
         if self.patience is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from dpbal.balancers.scans import requests_at
+from dpbal.balancers.ties import argmin_from
 from dpbal.core import column
 from dpbal.jit import njit
 
-RUNNING = column("running")
-WAITING = column("waiting")
 PREFILL_TOKENS = column("prefill_tokens")
 
 
@@ -20,6 +20,7 @@ def lowest_marginal_prefill(
     start: int,
     miss_share: float,
     queue_share: float,
+    scores: np.ndarray,
     found: np.ndarray,
 ) -> int:
     """First selectable rank, cyclically from ``start``, with the least score of its balancer.
@@ -40,20 +41,11 @@ def lowest_marginal_prefill(
         least = loads[soonest] + own_prefill_s[soonest]
         if done < least or (done == least and own_prefill_s[rank] < own_prefill_s[soonest]):
             soonest = rank
-    best = -1
-    smallest = np.inf
-    for k in range(ranks):
-        rank = start + k
-        if rank >= ranks:
-            rank -= ranks
-        if not selectable[rank]:
-            continue
+    for rank in range(ranks):
         own = own_prefill_s[rank]
         above = max(0.0, loads[rank] + own - longest)
-        score = above + miss_share * own + queue_share * loads[rank]
-        if best < 0 or score < smallest:
-            best = rank
-            smallest = score
+        scores[rank] = above + miss_share * own + queue_share * loads[rank]
+    best = int(argmin_from(scores, selectable, start))
     found[0] = soonest
     done = loads[best] + own_prefill_s[best]
     found[1] = done - (loads[soonest] + own_prefill_s[soonest])
@@ -110,21 +102,27 @@ def lowest_product(
     prompt_tokens: int,
     selectable: np.ndarray,
     start: int,
+    scores: np.ndarray,
 ) -> int:
     """First selectable rank, cyclically from ``start``, with the smallest score of ``LMetric``."""
-    ranks = selectable.size
-    best = -1
-    smallest = np.inf
-    for k in range(ranks):
-        rank = start + k
-        if rank >= ranks:
-            rank -= ranks
-        if not selectable[rank]:
-            continue
-        tokens = integers[rank, PREFILL_TOKENS] + in_flight_prefill_tokens[rank]
-        requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
-        score = float(tokens + prompt_tokens - cached_tokens[rank]) * float(requests + 1)
-        if best < 0 or score < smallest:
-            best = rank
-            smallest = score
-    return best
+    for rank in range(scores.size):
+        queued = integers[rank, PREFILL_TOKENS] + in_flight_prefill_tokens[rank]
+        requests = requests_at(integers, in_flight_requests, rank)
+        tokens = float(queued + prompt_tokens - cached_tokens[rank])
+        scores[rank] = tokens * float(requests + 1)
+    return int(argmin_from(scores, selectable, start))
+
+
+@njit
+def lowest_with_misses(
+    loads: np.ndarray,
+    own: np.ndarray,
+    weight: float,
+    selectable: np.ndarray,
+    start: int,
+    scores: np.ndarray,
+) -> int:
+    """First selectable rank, cyclically from ``start``, with the least ``loads + weight * own``."""
+    for rank in range(scores.size):
+        scores[rank] = loads[rank] + weight * own[rank]
+    return int(argmin_from(scores, selectable, start))

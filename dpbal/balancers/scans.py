@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dpbal.balancers.ties import argmin_from
 from dpbal.core import column
 from dpbal.jit import njit
 
@@ -11,6 +12,12 @@ RUNNING = column("running")
 WAITING = column("waiting")
 KV_USED = column("kv_used_tokens")
 KV_CAPACITY = column("kv_capacity_tokens")
+
+
+@njit
+def requests_at(integers: np.ndarray, in_flight_requests: np.ndarray, rank: int) -> int:
+    """Requests of a rank, waiting, running and in flight."""
+    return int(integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank])
 
 
 @njit
@@ -59,7 +66,7 @@ def lowest_then_fewest(
             rank -= ranks
         if not selectable[rank] or (best >= 0 and loads[rank] > smallest):
             continue
-        requests = integers[rank, RUNNING] + integers[rank, WAITING] + in_flight_requests[rank]
+        requests = requests_at(integers, in_flight_requests, rank)
         if best < 0 or loads[rank] < smallest or requests < fewest:
             best = rank
             smallest = loads[rank]
@@ -77,27 +84,18 @@ def lowest_vllm_score(
     dispatchers: int,
     kv_weight: float,
     kv_threshold: float,
+    scores: np.ndarray,
 ) -> int:
     """First selectable rank, cyclically from ``start``, with the smallest score of ``Vllm``."""
-    ranks = selectable.size
-    best = -1
-    smallest = np.inf
-    for k in range(ranks):
-        rank = start + k
-        if rank >= ranks:
-            rank -= ranks
-        if not selectable[rank]:
-            continue
+    for rank in range(scores.size):
         waiting = integers[rank, WAITING] + dispatchers * in_flight_requests[rank]
         score = float(max(dispatchers * outstanding[rank], waiting + integers[rank, RUNNING]))
         capacity = integers[rank, KV_CAPACITY]
         if waiting > 0 and capacity > 0:
             used = integers[rank, KV_USED] / capacity
             score += kv_weight * waiting * max(0.0, used - kv_threshold)
-        if best < 0 or score < smallest:
-            best = rank
-            smallest = score
-    return best
+        scores[rank] = score
+    return int(argmin_from(scores, selectable, start))
 
 
 @njit

@@ -24,25 +24,6 @@ def argmin_from(loads: np.ndarray, selectable: np.ndarray, start: int) -> int:
 
 
 @njit
-def argmin_sum_from(
-    loads: np.ndarray, own: np.ndarray, weight: float, selectable: np.ndarray, start: int
-) -> int:
-    """First selectable rank with the smallest ``loads + weight * own``, cyclically from a start."""
-    ranks = loads.size
-    best = -1
-    smallest = np.inf
-    for k in range(ranks):
-        rank = start + k
-        if rank >= ranks:
-            rank -= ranks
-        load = loads[rank] + weight * own[rank]
-        if selectable[rank] and (best < 0 or load < smallest):
-            best = rank
-            smallest = load
-    return best
-
-
-@njit
 def drawn_argmin(scores: np.ndarray, uniform: float) -> int:
     """A rank with the smallest score; a draw in [0, 1) says which, all equally likely."""
     smallest = np.inf

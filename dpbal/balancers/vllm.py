@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from dpbal.balancers.base import BALANCERS, Balancer
 from dpbal.core import Request, View
 
@@ -55,10 +57,11 @@ class Vllm(Balancer):
         self._start = 0
 
     def start(self, ranks: int, seed: int) -> None:
-        """Compile the scan."""
+        """Load the compiled scan, and begin rotation at ``seed % ranks``."""
         from dpbal.balancers.scans import lowest_vllm_score
 
         self._lowest_vllm_score = lowest_vllm_score
+        self._scores = np.zeros(ranks)
         self._start = seed % ranks
 
     def choose(self, request: Request, view: View) -> int:
@@ -73,6 +76,7 @@ class Vllm(Balancer):
             view.dispatchers,
             self.kv_weight,
             self.kv_threshold,
+            self._scores,
         )
         self._start = (self._start + 1) % len(selectable)
         return rank

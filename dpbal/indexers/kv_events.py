@@ -8,7 +8,8 @@ import numpy as np
 
 from dpbal.core import Request
 from dpbal.errors import ConfigError
-from dpbal.indexers.base import INDEXERS, Indexer
+from dpbal.indexers.base import INDEXERS
+from dpbal.indexers.observed import Observed
 
 MOST_TIMES_CAPACITY = 2
 """A rank that seems to hold so many times what it can has lost removals on the way."""
@@ -16,7 +17,7 @@ MOST_TIMES_CAPACITY = 2
 
 @INDEXERS.register("kv_events")
 @dataclass
-class KvEvents(Indexer):
+class KvEvents(Observed):
     """Follows the events of the ranks' KV caches, and counts as cached what is on its way.
 
     It learns what a rank has evicted, and what others have sent there. An engine may hold a block
@@ -42,14 +43,12 @@ class KvEvents(Indexer):
 
     def start(self, ranks: int, capacity_tokens: int) -> None:
         """Begin with nothing stored and nothing on its way."""
-        from dpbal.indexers.outstanding import Outstanding
         from dpbal.indexers.stored import Stored
 
+        super().start(ranks, capacity_tokens)
         self.unknown_removals = 0
         self.overflows = 0
         self._stored = Stored(ranks)
-        self._outstanding = Outstanding(ranks)
-        self._matched = np.zeros(ranks, np.int64)
         self._capacity_tokens = capacity_tokens
         self._block_tokens = 1  # until a request says how many
 
@@ -70,32 +69,6 @@ class KvEvents(Indexer):
                 stored.forget(rank)
                 self.overflows += 1
 
-    def match(self, request: Request) -> np.ndarray:
-        """Leading blocks that are stored or on their way."""
-        matched = self._matched
-        matched[:] = 0
-        hashes = request.block_hashes
-        if hashes is None or len(hashes) == 0:
-            return matched
-        self._block_tokens = request.block_tokens
-        self._outstanding.extend_both(self._stored.extend, hashes, matched)
-        return matched
-
-    def dispatched(self, request: Request, rank: int, now_s: float) -> None:
-        """Its blocks count as cached until it ends."""
-        self._outstanding.add(request, rank)
-
-    def finished(self, request_id: int | str) -> None:
-        """What it has left in the cache, events have told."""
-        self._outstanding.remove(request_id)
-
-    def forget(self, rank: int) -> None:
-        """Nothing is on its way there any more; what is stored there, events tell."""
-        self._outstanding.forget(rank)
-
-    def cache_reset(self, rank: int) -> None:
-        """Events have told, or will."""
-
     def clear(self, rank: int) -> None:
         """Nothing is stored there: another process sends its events now, or some were lost.
 
@@ -112,3 +85,7 @@ class KvEvents(Indexer):
     def size_bytes(self) -> int:
         """Memory of the index."""
         return self._stored.size_bytes + self._outstanding.size_bytes
+
+    def _extend_cached(self, request: Request, hashes: np.ndarray, matched: np.ndarray) -> None:
+        self._block_tokens = request.block_tokens
+        self._stored.extend(hashes, matched)

@@ -6,8 +6,6 @@ prefix it is as good as cached: they queue behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dpbal.core import Request
@@ -59,24 +57,6 @@ class Outstanding:
         """Nothing is on its way to a rank any more."""
         for request_id in [key for key, (sent, _) in self._requests.items() if sent == rank]:
             self.remove(request_id)
-
-    def extend_both(
-        self,
-        extend_cached: Callable[[np.ndarray, np.ndarray], object],
-        hashes: np.ndarray,
-        matched: np.ndarray,
-    ) -> None:
-        """Raise each rank's leading blocks by those that are cached or on their way there.
-
-        Args:
-            extend_cached: Raises them by those that follow and are cached.
-            hashes: ``int64[blocks]`` of a prompt.
-            matched: ``int64[ranks]``, to raise.
-        """
-        is_longer = True
-        while is_longer:  # what is on its way may follow what is cached, and the other way round
-            extend_cached(hashes, matched)
-            is_longer = self.extend(hashes, matched)
 
     def extend(self, hashes: np.ndarray, matched: np.ndarray) -> bool:
         """Raise each rank's leading blocks by those that follow and are on their way there.

@@ -82,8 +82,7 @@ class Recency:
         """Forget what no rank has used since ``than_s`` seconds."""
         table = self._table
         arrays = (table.keys, table.values, table.used, self._entries, self._pool, self.sizes)
-        for_all = range(table.ranks)
-        _forget_older(*arrays, for_all.start, for_all.stop, than_s)
+        _forget_older(*arrays, 0, table.ranks, than_s)
 
     def forget(self, rank: int) -> None:
         """Forget all blocks of a rank."""

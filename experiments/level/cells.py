@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dpbal.composition import compose
-from dpbal.config import Config
-from dpbal.experiment import Experiment
-from dpbal.metrics import is_unstable, summarise
-from dpbal.progress import Progress
+from experiments.cells import LATENCIES, measure
 
 TRACES = ("azure_conv", "azure_code", "mooncake_conversation")
-SHOWN = {
-    "TTFT s": ("ttft_s", "mean", 1.0),
-    "TTFT p99 s": ("ttft_s", "p99", 1.0),
-    "TPOT ms": ("tpot_s", "mean", 1e3),
-    "E2E s": ("e2e_s", "mean", 1.0),
-}
 
 
 class Cell(NamedTuple):
@@ -52,31 +41,13 @@ class Cell(NamedTuple):
         return (*own, *self.overrides)
 
 
-@lru_cache(maxsize=8)
-def _first(cell: Cell, draw: int) -> Experiment:
-    return Experiment(compose(*cell.lines(draw)))
-
-
 def run(cell: Cell, draw: int, policy: tuple[str, ...] | None) -> dict[str, Any]:
-    """Metrics of a policy, or of the pooled machine where it is None, on the cell's requests."""
-    first = _first(cell, draw)
-    if policy is None:
-        return measured(first, None)
-    config = compose(*cell.lines(draw), *policy)
-    config.workload["load"] = None  # a policy that changes the engine meets the same requests
-    config.workload["rate"] = first.requests.rate
-    return measured(Experiment(config), config)
-
-
-def measured(experiment: Experiment, config: Config | None) -> dict[str, Any]:
-    """Run it, and take what the tables show."""
-    records = experiment.run(Progress(enabled=False)) if config else experiment.run_pooled()
-    metrics: dict[str, Any] = dict(summarise(records, experiment.config.slo))
-    counts = metrics["requests"]
+    """What the tables show of a policy, or of the pooled machine where it is None."""
+    columns, metrics = measure(cell, draw, policy, LATENCIES)
     return {
-        **{name: metrics[key][stat] * scale for name, (key, stat, scale) in SHOWN.items()},
+        **columns,
         "good": metrics["good_share"],
         "straggler": metrics["straggler_share"],
-        "lost": counts["offered"] - counts["finished"],
-        "unstable": is_unstable(records),
+        "lost": metrics["lost"],
+        "unstable": metrics["unstable"],
     }

@@ -10,7 +10,6 @@ same requests. Each run goes into engines.csv as it ends, and what is there is n
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from scipy import stats
 from dpbal.composition import compose
 from dpbal.experiment import Experiment
 from dpbal.progress import Progress
+from experiments.engine_runs import complete, shuffled
 from experiments.fidelity.run import CHAT, measure
 
 ALIGNED = [
@@ -120,20 +120,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
-    file = args.out / "engines.csv"
-    runs = polars.read_csv(file) if file.exists() else None
-    for seed in SEEDS[:1] if args.quick else SEEDS:
-        policies = list(POLICIES)
-        random.Random(seed).shuffle(policies)
-        for policy in policies:
-            if runs is not None and (policy, seed) in runs.select("policy", "seed").rows():
-                continue
-            rows = polars.DataFrame(run_policy(policy, seed), infer_schema_length=None)
-            runs = rows if runs is None else polars.concat([runs, rows], how="diagonal_relaxed")
-            runs.write_csv(file)
-            print(f"seed {seed}, {policy}: done", flush=True)
-    if runs is not None:
-        (args.out / "engines.md").write_text(table(runs))
+    cases = shuffled(POLICIES, SEEDS[:1] if args.quick else SEEDS)
+    runs = complete(args.out / "engines.csv", ("policy", "seed"), cases, run_policy)
+    (args.out / "engines.md").write_text(table(runs))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ Policies meet the same requests in every window. A setting is chosen on windows 
 
 from __future__ import annotations
 
-import argparse
-import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import polars
 
 from dpbal.composition import compose
+from experiments import questions
 from experiments.level.cells import TRACES, Cell, run
 from experiments.level.policies import (
     CAPS_S,
@@ -218,31 +217,13 @@ def _best(cell: Cell, policy: Policy, tuning: dict[Job, dict[str, Any]]) -> tupl
     return min(fitting, key=lambda s: total(s, "E2E s"))
 
 
-def main() -> None:
-    """Run the questions and write ``QUESTION.csv`` and ``results.md`` beside this file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=sorted(QUESTIONS), action="append")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    args = parser.parse_args()
-    if "DPBAL_TRACES" not in os.environ:
-        parser.error("set DPBAL_TRACES to the folder that holds the traces")
-    with ProcessPoolExecutor(args.jobs) as pool:
-        for question in args.only or QUESTIONS:
-            rows = answer(question, pool)
-            rows.write_csv(args.out / f"{question}.csv")
-            print(f"{question}: {len(rows)} runs, {rows['lost'].sum()} requests lost", flush=True)
-    texts = []
-    for question in QUESTIONS:
-        file = args.out / f"{question}.csv"
-        if file.exists():
-            rows = polars.read_csv(file)
-            texts.append(goodput_table(rows) if question == "goodput" else table(question, rows))
-    engines = args.out / "engines.md"
-    if engines.exists():
-        texts.append(engines.read_text())
-    (args.out / "results.md").write_text("\n".join(texts))
-
-
 if __name__ == "__main__":
-    main()
+    questions.main(
+        __doc__ or "",
+        Path(__file__).parent,
+        QUESTIONS,
+        answer,
+        lambda question, rows: (
+            goodput_table(rows) if question == "goodput" else table(question, rows)
+        ),
+    )

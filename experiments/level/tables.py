@@ -6,7 +6,7 @@ import numpy as np
 import polars
 
 from dpbal.results import share_closed
-from experiments.level.cells import SHOWN
+from experiments.cells import LATENCIES
 
 TITLES = {
     "gap": "85 % load, all peers",
@@ -34,7 +34,7 @@ def table(question: str, rows: polars.DataFrame) -> str:
         for (policy,), runs in cell.group_by(["policy"], maintain_order=True):
             cells = [
                 _value(name, runs, worst, best, with_share=not is_shaky and policy != "round_robin")
-                for name in SHOWN
+                for name in LATENCIES
             ]
             unstable = ", unstable" if runs["unstable"].any() else ""
             lines.append(f"| {policy}{_chosen(policy, runs)}{unstable} | {' | '.join(cells)} |")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dpbal.composition import compose
-from dpbal.config import Config
-from dpbal.experiment import Experiment
-from dpbal.metrics import is_unstable, summarise
-from dpbal.progress import Progress
+from experiments.cells import LATENCIES, Shown, measure
 
 TRACE = "mooncake_conversation"
 KINDS = {
@@ -19,12 +14,9 @@ KINDS = {
 }
 """How the ranks step, on which profile, under which budget."""
 
-SHOWN = {
+SHOWN: Shown = {
     "hits": ("prefix_hit_share", None, 1.0),
-    "TTFT s": ("ttft_s", "mean", 1.0),
-    "TTFT p99 s": ("ttft_s", "p99", 1.0),
-    "TPOT ms": ("tpot_s", "mean", 1e3),
-    "E2E s": ("e2e_s", "mean", 1.0),
+    **LATENCIES,
     "straggler": ("straggler_share", None, 1.0),
 }
 
@@ -59,34 +51,12 @@ class Cell(NamedTuple):
         return (*own, *self.overrides)
 
 
-@lru_cache(maxsize=8)
-def _first(cell: Cell, draw: int) -> Experiment:
-    return Experiment(compose(*cell.lines(draw)))
-
-
 def run(cell: Cell, draw: int, rule: tuple[str, ...] | None) -> dict[str, Any]:
-    """Metrics of a rule, or of the pooled machine where it is None, on the cell's requests."""
-    first = _first(cell, draw)
-    if rule is None:
-        return measured(first, None)
-    config = compose(*cell.lines(draw), *rule)
-    config.workload["load"] = None  # all rules meet the same requests
-    config.workload["rate"] = first.requests.rate
-    return measured(Experiment(config), config)
-
-
-def measured(experiment: Experiment, config: Config | None) -> dict[str, Any]:
-    """Run it, and take what the tables show."""
-    records = experiment.run(Progress(enabled=False)) if config else experiment.run_pooled()
-    metrics: dict[str, Any] = dict(summarise(records, experiment.config.slo))
-    counts = metrics["requests"]
-    shown = {
-        name: scale * (metrics[key] if stat is None else metrics[key][stat])
-        for name, (key, stat, scale) in SHOWN.items()
-    }
+    """What the tables show of a rule, or of the pooled machine where it is None."""
+    columns, metrics = measure(cell, draw, rule, SHOWN)
     return {
-        **shown,
-        "lost": counts["offered"] - counts["finished"],
-        "aborted": counts["aborted"],
-        "unstable": is_unstable(records),
+        **columns,
+        "lost": metrics["lost"],
+        "aborted": metrics["requests"]["aborted"],
+        "unstable": metrics["unstable"],
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from dpbal.composition import compose
 from dpbal.experiment import Experiment
 from dpbal.metrics import summarise
 from dpbal.progress import Progress
+from experiments.engine_runs import complete, shuffled
 from experiments.prefix.cells import TRACE, Cell
 
 REQUESTS = 500
@@ -113,20 +113,9 @@ def main() -> None:
     args = parser.parse_args()
     if "DPBAL_TRACES" not in os.environ:
         parser.error(f"set DPBAL_TRACES to the folder that holds {TRACE}.jsonl")
-    file = args.out / "engines.csv"
-    runs = polars.read_csv(file) if file.exists() else None
-    for window in WINDOWS:
-        rules = list(RULES)
-        random.Random(window).shuffle(rules)
-        for rule in rules:
-            if runs is not None and (rule, window) in runs.select("rule", "window").rows():
-                continue
-            rows = polars.DataFrame(run_rule(rule, window), infer_schema_length=None)
-            runs = rows if runs is None else polars.concat([runs, rows], how="diagonal_relaxed")
-            runs.write_csv(file)
-            print(f"window {window}, {rule}: done", flush=True)
-    if runs is not None:
-        (args.out / "engines.md").write_text(table(runs))
+    cases = shuffled(RULES, WINDOWS)
+    runs = complete(args.out / "engines.csv", ("rule", "window"), cases, run_rule)
+    (args.out / "engines.md").write_text(table(runs))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ chosen on windows 0 and 1 (seeds 0 and 1; ``--only tuning``); everything else is
 
 from __future__ import annotations
 
-import argparse
-import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import polars
 
+from experiments import questions
 from experiments.prefix.cells import Cell, run
 from experiments.prefix.rules import BLIND, KNOWLEDGE, OURS, RULES, Rule
 from experiments.prefix.stress import SCENARIOS, TUNED
@@ -101,30 +100,5 @@ def answer(question: str, pool: ProcessPoolExecutor) -> polars.DataFrame:
     return polars.DataFrame(rows, infer_schema_length=None)
 
 
-def main() -> None:
-    """Run the questions and write ``QUESTION.csv`` and ``results.md`` beside this file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=sorted(QUESTIONS), action="append")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    args = parser.parse_args()
-    if "DPBAL_TRACES" not in os.environ:
-        parser.error("set DPBAL_TRACES to the folder that holds the traces")
-    with ProcessPoolExecutor(args.jobs) as pool:
-        for question in args.only or QUESTIONS:
-            rows = answer(question, pool)
-            rows.write_csv(args.out / f"{question}.csv")
-            print(f"{question}: {len(rows)} runs, {rows['lost'].sum()} requests lost", flush=True)
-    texts = []
-    for question in QUESTIONS:
-        file = args.out / f"{question}.csv"
-        if file.exists():
-            texts.append(table(question, polars.read_csv(file)))
-    engines = args.out / "engines.md"
-    if engines.exists():
-        texts.append(engines.read_text())
-    (args.out / "results.md").write_text("\n".join(texts))
-
-
 if __name__ == "__main__":
-    main()
+    questions.main(__doc__ or "", Path(__file__).parent, QUESTIONS, answer, table)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dpbal.core import Request
 from dpbal.errors import ConfigError
 from dpbal.indexers import CACHE_EVENT, INDEXERS, Indexer, KvEvents, Nothing, OwnRecord
 from tests.docs.pages import PAGES, blocks
@@ -178,6 +179,7 @@ def test_a_rank_whose_removals_were_lost_is_forgotten() -> None:
     index = KvEvents()
     index.start(RANKS, CAPACITY_BLOCKS * BLOCK_TOKENS)
     index.match(prompt(0, [1]))  # which says how large blocks are
+    index.match(Request("no hashes", 0.0, 100, block_tokens=100 * BLOCK_TOKENS))  # and not this
     index.apply(stored(0, range(400)))
     index.apply(stored(3, range(2 * CAPACITY_BLOCKS)))
     assert (index.sizes[3], index.overflows) == (2 * CAPACITY_BLOCKS, 0)

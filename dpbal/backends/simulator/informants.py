@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,13 @@ class Informants:
         self._indexers = [dispatcher.indexer for dispatcher in dispatchers]
         self._given = {id(indexer): 0 for indexer in self._indexers}
         self._lost: dict[int, np.ndarray] = {}
-        self._hashes = np.unique(requests.block_hashes)
+        self._requests = requests
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        """The workload's hashes, by the numbers that the simulator gives them."""
+        values: np.ndarray = np.unique(self._requests.block_hashes)
+        return values
 
     @property
     def want_events(self) -> bool:

@@ -1,0 +1,47 @@
+"""The command of a study that answers several questions, each with a table of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import polars
+
+
+def main(
+    purpose: str,
+    folder: Path,
+    questions: Iterable[str],
+    answer: Callable[[str, ProcessPoolExecutor], polars.DataFrame],
+    text: Callable[[str, polars.DataFrame], str],
+) -> None:
+    """Run the questions and write ``QUESTION.csv`` and ``results.md``.
+
+    Args:
+        purpose: Of the study, for ``--help``.
+        folder: Where the files go, unless ``--out`` says otherwise.
+        questions: By name, in the order in which they are shown.
+        answer: Runs all that a question asks for.
+        text: Makes Markdown of an answer.
+    """
+    parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
+    parser.add_argument("--only", choices=sorted(questions), action="append")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
+    parser.add_argument("--out", type=Path, default=folder)
+    args = parser.parse_args()
+    if "DPBAL_TRACES" not in os.environ:
+        parser.error("set DPBAL_TRACES to the folder that holds the traces")
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for question in args.only or questions:
+            rows = answer(question, pool)
+            rows.write_csv(args.out / f"{question}.csv")
+            print(f"{question}: {len(rows)} runs, {rows['lost'].sum()} requests lost", flush=True)
+    files = {question: args.out / f"{question}.csv" for question in questions}
+    texts = [text(q, polars.read_csv(file)) for q, file in files.items() if file.exists()]
+    engines = args.out / "engines.md"
+    if engines.exists():
+        texts.append(engines.read_text())
+    (args.out / "results.md").write_text("\n".join(texts))
