@@ -68,8 +68,12 @@ class Place:
 
     def engines(self) -> list[psutil.Process]:
         """Those that vLLM calls engines, in the order of their ranks."""
+        return self.named("EngineCore")
+
+    def named(self, word: str) -> list[psutil.Process]:
+        """Those with a word in what they call themselves, in the order of that."""
         found = {" ".join(process.cmdline()): process for process in self.processes()}
-        return [found[name] for name in sorted(found) if "EngineCore" in name]
+        return [found[name] for name in sorted(found) if word in name]
 
     def records(self) -> list[Path]:
         """Files in which engines have written steps."""
@@ -124,6 +128,8 @@ class Place:
             started.kill()
             with started:  # closes its pipes
                 pass
+        for name in self.left()["segments"]:  # of those that were killed here
+            (FOLDER / name).unlink(missing_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
