@@ -150,13 +150,17 @@ class Segment:
         Returns:
             False where another object, here or in another process, has the place.
         """
-        # a lock of the open file: unlike one of the process it excludes objects of one process too
-        wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
         try:
-            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, wanted)
+            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _place_lock(place))
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+    def is_claimed(self, place: int) -> bool:
+        """Whether another object, here or in another process that lives, has a numbered place."""
+        found = fcntl.fcntl(self._lock, fcntl.F_OFD_GETLK, _place_lock(place))
+        kind: int = struct.unpack_from("h", found)[0]
+        return kind != fcntl.F_UNLCK
 
     def close(self) -> None:
         """Give up locks and, as the owner, remove the name; a second call does nothing."""
@@ -185,6 +189,11 @@ def _map(path: Path) -> np.ndarray:
         return np.frombuffer(mmap.mmap(file, 0), np.uint8)
     finally:
         os.close(file)
+
+
+def _place_lock(place: int) -> bytes:
+    # a lock of the open file: unlike one of the process it excludes objects of one process too
+    return struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
 
 
 def _release(path: Path | None, lock: int) -> None:

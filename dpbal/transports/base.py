@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -68,7 +68,23 @@ class Publisher(ABC):
 
     @abstractmethod
     def publish(self) -> None:
-        """Let dispatchers see the report and what was received, under the next version."""
+        """Let dispatchers see the report and what was received, under the next version.
+
+        Where the ranks of a transport meet, they see it when the ranks have met.
+        """
+
+    def step(self, step: int) -> None:
+        """Every rank begins this step of the group, whether or not it has anything to do.
+
+        Where the ranks of a transport meet, this is where they may; elsewhere nothing happens.
+
+        Args:
+            step: The same number for all ranks, and one more each time; a new wave starts at 0.
+        """
+        del step
+
+    def rest(self) -> None:  # noqa: B027 - most have nothing to do
+        """No rank has anything left to do, and no step follows until one has; as ``step``."""
 
     @abstractmethod
     def close(self) -> None:
@@ -76,7 +92,11 @@ class Publisher(ABC):
 
 
 class Subscriber(ABC):
-    """A dispatcher's end of a transport between processes."""
+    """A dispatcher's end of a transport between processes.
+
+    Within a few seconds a rank whose process has ended, in whatever way, is not chosen while
+    another serves. Its last report stays until it is started again.
+    """
 
     @abstractmethod
     def refresh(self) -> None:
@@ -151,7 +171,22 @@ class Exchange(ABC):
 
 
 class ProcessTransport(Transport):
-    """A transport that works between real processes too, not only in the simulator."""
+    """A transport that works between real processes too, not only in the simulator.
+
+    Attributes:
+        is_collective: Whether ranks meet to exchange their reports: all of them step together, and
+            say so (``Publisher.step``), or nothing arrives.
+    """
+
+    is_collective: ClassVar[bool] = False
+
+    @property
+    def reaches_hosts(self) -> bool:
+        """Whether ranks and dispatchers may be on several hosts, as configured.
+
+        ``create`` is then called on each of them with the same numbers, and gives one address.
+        """
+        return False
 
     @abstractmethod
     def create(self, ranks: int, dispatchers: int) -> Exchange:

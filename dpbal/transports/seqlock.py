@@ -22,9 +22,10 @@ from dpbal.sharedmem.atomics import (
     store_relaxed,
     store_release,
 )
-from dpbal.transports.slots import (
+from dpbal.transports.records import (
     EPOCH,
     PUBLISHED_NS,
+    RECEIVED_START,
     REPORT_START,
     REPORT_WORDS,
     SERVING,
@@ -148,7 +149,7 @@ def refresh(
         kept[SEEN_NS, rank] = record[PUBLISHED_NS]
         for field in range(REPORT_WORDS):
             integers[rank, field] = record[REPORT_START + field]
-        received = REPORT_START + REPORT_WORDS
+        received = RECEIVED_START
         for dispatcher in range(dispatchers):
             received_epoch[rank, dispatcher] = record[received + dispatcher]
             received_sequence[rank, dispatcher] = record[received + dispatchers + dispatcher]

@@ -18,8 +18,13 @@ from dpbal.transports.base import (
     Subscriber,
     Timing,
 )
+from dpbal.transports.presence import Presence
+from dpbal.transports.records import CLOSED, EPOCH, SERVING, split
 from dpbal.transports.shm_vectors import ShmVectors
-from dpbal.transports.slots import CLOSED, EPOCH, HEADER_WORDS, Slots, find
+from dpbal.transports.slots import HEADER_WORDS, Slots, find
+
+LOOK_NS = 250_000_000
+"""Nanoseconds between looks at whether silent ranks are alive."""
 
 
 @TRANSPORTS.register("shm")
@@ -105,7 +110,9 @@ class ShmPublisher(Publisher):
         self._segment = segment
         self._slot = segment.address + slots.start(rank)
         self._record = np.zeros(slots.record_words, np.int64)
-        self.report, self.received_epoch, self.received_sequence = slots.split(self._record)
+        self.report, self.received_epoch, self.received_sequence = split(
+            self._record, slots.dispatchers
+        )
         before = segment.array(np.int64, (1 + slots.record_words,), slots.start(rank))
         # a clock may be set back, and a new process of a rank is known by its greater epoch
         self._epoch = max(time.time_ns(), int(before[1 + EPOCH]) + 1)
@@ -148,7 +155,8 @@ class ShmSubscriber(Subscriber):
         self._segment = segment
         self._table = table
         self._kept = np.zeros((3, slots.ranks), np.int64)
-        self._closed = np.zeros(slots.ranks, np.bool_)
+        self._presence = Presence(table)
+        self._next_look_ns = 0
         self._refresh = seqlock.refresh
         self._arguments = (
             segment.address + slots.start(0),
@@ -177,12 +185,21 @@ class ShmSubscriber(Subscriber):
 
     def refresh(self) -> None:
         """Bring the dispatcher's table up to the newest reports."""
-        if self._refresh(*self._arguments) == self._states_changed:
-            closed = self._states == CLOSED
-            for rank in (closed != self._closed).nonzero()[0].tolist():
-                self._table.set_available(rank, not closed[rank])
-            self._closed = closed
-            self._table.update_selectable()
+        found = self._refresh(*self._arguments)
+        now_ns = time.monotonic_ns()
+        if found == self._states_changed or now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + LOOK_NS
+            self._look(now_ns)
+            if found == self._states_changed:
+                self._table.update_selectable()
+
+    def _look(self, now_ns: int) -> None:
+        """Find ranks that have closed, and silent ones whose process has ended in another way."""
+        gone = self._states == CLOSED
+        is_silent = (self._states == SERVING) & (now_ns - self._seen_ns > LOOK_NS)
+        for rank in is_silent.nonzero()[0].tolist():
+            gone[rank] = not self._segment.is_claimed(rank)
+        self._presence.update(gone)
 
     def ages_s(self) -> np.ndarray:
         """``float64[ranks]``: seconds since each rank's newest report; infinity for none."""

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
-from dpbal.core import REPORT, VECTOR, column
+from dpbal.core import VECTOR
 from dpbal.sharedmem import LINE_BYTES, WORD_BYTES, Segment, SharedMemoryError
 from dpbal.transports.base import RING
-
-STATE = 0
-"""First word of a record: one of the three below."""
-
-SILENT, SERVING, CLOSED = 0, 1, 2
-"""A rank that has published nothing yet, or not since it was started again; one that has; one that
-has closed."""
-
-PUBLISHED_NS = 1
-"""Second word: when it was published, on the clock that all processes of a host share."""
-
-REPORT_START = 2
-REPORT_WORDS = len(REPORT.names or ())
-EPOCH = REPORT_START + column("epoch")
-VERSION = REPORT_START + column("version")
+from dpbal.transports.records import SHAPE, record_words
 
 ERA, WAVE, STEP = 0, 1, 2
 """First words of an entry of a ring: what was the era when it was published, and its version."""
@@ -33,8 +18,6 @@ VECTOR_START = 3
 VECTOR_WORDS = len(VECTOR.names or ())
 
 HEADER_WORDS = 4
-SHAPE = zlib.crc32(repr((REPORT.descr, VECTOR.descr)).encode())
-"""Differs where fields do, which is between versions of dpbal."""
 
 ERA_START = HEADER_WORDS * WORD_BYTES
 """Where in the memory the era is counted. It changes when a rank takes or gives up its ring, and
@@ -45,10 +28,9 @@ class Slots(NamedTuple):
     """The shape of a group's shared memory.
 
     A header line holds ``SHAPE``, the two numbers here, the bytes of a slot, and the era. A slot
-    for each rank follows, on lines of its own: a sequence word, then the record: state, time,
-    report, and of every dispatcher the epoch and then the highest sequence that the rank has
-    received. Then comes a ring for each rank: ``RING`` entries on lines of their own, that of a
-    step at ``step % RING``: a sequence word, then era, wave, step and the budget vector.
+    for each rank follows, on lines of its own: a sequence word, then the record. Then comes a ring
+    for each rank: ``RING`` entries on lines of their own, that of a step at ``step % RING``: a
+    sequence word, then era, wave, step and the budget vector.
 
     Attributes:
         ranks: Number of ranks in the group.
@@ -61,7 +43,7 @@ class Slots(NamedTuple):
     @property
     def record_words(self) -> int:
         """Words of a record."""
-        return REPORT_START + REPORT_WORDS + 2 * self.dispatchers
+        return record_words(self.dispatchers)
 
     @property
     def slot_bytes(self) -> int:
@@ -90,15 +72,6 @@ class Slots(NamedTuple):
     def ring_start(self, rank: int) -> int:
         """Bytes from the start of the memory to a rank's ring."""
         return self.start(self.ranks) + rank * RING * self.entry_bytes
-
-    def split(self, record: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Views of a record: ``REPORT[1]``, epochs and sequences received by dispatcher."""
-        received = REPORT_START + REPORT_WORDS
-        return (
-            record[REPORT_START:received].view(REPORT),
-            record[received : received + self.dispatchers],
-            record[received + self.dispatchers :],
-        )
 
     def check(self, rank: int, address: str) -> None:
         """Check a rank's number.

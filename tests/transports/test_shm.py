@@ -25,7 +25,7 @@ DIES_IN_MID_WRITE = """
 import os, signal, time
 from dpbal.sharedmem.atomics import store_relaxed
 from dpbal.transports import Shm, seqlock
-from dpbal.transports.slots import EPOCH
+from dpbal.transports.records import EPOCH
 p = Shm().publisher({address!r}, 0)
 p.report["running"] = 1
 p.publish()
@@ -133,3 +133,27 @@ def test_ends_work_on_after_the_exchange_is_gone(exchange: Exchange) -> None:
 def test_the_example_on_the_page_runs() -> None:
     (example,) = blocks("docs/transports.md", "python")
     exec(example, {})
+
+
+def test_a_killed_rank_is_not_chosen_though_it_said_nothing(
+    exchange: Exchange, start: Callable[[str], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpbal.transports.shm.LOOK_NS", 0)
+    code = f"from dpbal.transports import Shm; p = Shm().publisher({exchange.address!r}, 1)"
+    killed = start(code)
+    other = Shm().publisher(exchange.address, 0)
+    table = LoadTable(2)
+    subscriber = Shm().subscriber(exchange.address, table)
+    other.publish()
+    killed.do("p.publish()")
+    subscriber.refresh()
+    assert table.selectable.tolist() == [True, True]
+    killed.end(signal.SIGKILL)
+    subscriber.refresh()
+    assert table.selectable.tolist() == [True, False]
+    again = Shm().publisher(exchange.address, 1)
+    again.publish()
+    subscriber.refresh()
+    assert table.selectable.tolist() == [True, True]
+    for end in (again, other, subscriber):
+        end.close()
