@@ -139,6 +139,7 @@ class LoadTable:
         self.selectable = np.ones(ranks, np.bool_)
         self.generation = np.zeros(1, np.int64)
         self._available = np.ones(ranks, np.bool_)
+        self._present = np.ones(ranks, np.bool_)
 
     @property
     def ranks(self) -> int:
@@ -146,17 +147,25 @@ class LoadTable:
         return len(self.reports)
 
     def set_available(self, rank: int, available: bool) -> None:
-        """Take a dead or draining rank out of the choice, or bring it back."""
+        """Take a draining rank out of the choice, or bring it back."""
         self._available[rank] = available
         self.update_selectable()
+
+    def set_present(self, present: np.ndarray) -> None:
+        """Say which ranks' processes are there, ``bool[ranks]``; others are not chosen either."""
+        if (present != self._present).any():
+            self._present[:] = present
+            self.update_selectable()
 
     def update_selectable(self) -> None:
         """Recompute ``selectable`` after a rank's first report or a change of availability.
 
-        The best non-empty set wins: available ranks that have reported, available ranks, all ranks.
+        The best non-empty set wins: ranks that are available, there and have reported; that are
+        available and there; that are there; all.
         """
-        reported = self._available & (self.reports["version"] > 0)
-        for candidates in (reported, self._available):
+        available = self._available & self._present
+        reported = available & (self.reports["version"] > 0)
+        for candidates in (reported, available, self._present):
             if candidates.any():
                 self.selectable[:] = candidates
                 break

@@ -17,8 +17,8 @@ from dpbal.errors import DpbalError
 from dpbal.jit import njit
 from dpbal.sharedmem import WORD_BYTES, Segment
 from dpbal.sharedmem.atomics import load_relaxed, store_relaxed
-from dpbal.transports.seqlock import TRIES, read, write
-from dpbal.transports.slots import Slots
+from dpbal.transports.shm.seqlock import TRIES, read, write
+from dpbal.transports.shm.slots import Slots
 
 DISPATCHERS = 4
 """Of the slots, which makes them three lines long."""

@@ -162,12 +162,17 @@ class Segment:
         kind: int = struct.unpack_from("h", found)[0]
         return kind != fcntl.F_UNLCK
 
+    @property
+    def is_open(self) -> bool:
+        """Whether places can be claimed and asked for: not after ``close``, nor in a fork."""
+        return self._end.alive
+
     def close(self) -> None:
         """Give up locks and, as the owner, remove the name; a second call does nothing."""
         self._end()
 
     def _unlock_in_child(self) -> None:
-        if self._end.alive:
+        if self._end.detach():  # once: a child of the child has other files under this number
             os.close(self._lock)  # or a forked child would hold the lock of a dead parent
 
 

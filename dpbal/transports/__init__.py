@@ -14,15 +14,20 @@ from dpbal.transports.base import (
     Vectors,
 )
 from dpbal.transports.delayed import Delayed
+from dpbal.transports.gather import Gather
 from dpbal.transports.local import Local
+from dpbal.transports.manager import Manager
 from dpbal.transports.shm import Shm
+from dpbal.transports.zmq import Zmq
 
 __all__ = [
     "RING",
     "TRANSPORTS",
     "Delayed",
     "Exchange",
+    "Gather",
     "Local",
+    "Manager",
     "ProcessTransport",
     "Publisher",
     "Shm",
@@ -30,4 +35,5 @@ __all__ = [
     "Timing",
     "Transport",
     "Vectors",
+    "Zmq",
 ]

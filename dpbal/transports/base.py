@@ -74,7 +74,7 @@ class Publisher(ABC):
         """
 
     def step(self, step: int) -> None:
-        """Every rank begins this step of the group, whether or not it has anything to do.
+        """Every rank comes to this step of the group, whether or not it has anything to do.
 
         Where the ranks of a transport meet, this is where they may; elsewhere nothing happens.
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from dpbal.core import REPORT, VECTOR, LoadTable, column
 from dpbal.transports.base import Publisher, Subscriber
-from dpbal.transports.presence import Presence
 
 STATE = 0
 """First word of a record: one of the three below."""
@@ -82,7 +81,6 @@ class RecordSubscriber(Subscriber):
 
     def __init__(self, table: LoadTable) -> None:
         self._table = table
-        self._presence = Presence(table)
         self._states = np.zeros(table.ranks, np.int64)
         self._published_ns = np.zeros(table.ranks, np.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -16,6 +17,9 @@ from dpbal.indexers import CACHE_EVENT, Indexer, KvEvents, SharedRecord
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+
+PATIENCE_S = 2.0
+"""Longest wait for a first report, of engines that have started."""
 
 SOME_BLOCKS = 1000
 """Of a prompt that an index has to grow for."""
@@ -67,14 +71,14 @@ def share(vllm_config: VllmConfig, settings: Settings) -> dict[str, Shared]:
         import vllm.envs as envs
         from vllm.config import KVEventsConfig
 
-        from dpbal.backends.vllm.kv_events import Sockets
+        from dpbal.transports.sockets import Sockets
 
         given = vllm_config.kv_events_config
         if given is None or not given.enable_kv_cache_events:  # else vLLM's publisher goes on too
             vllm_config.kv_events_config = KVEventsConfig(
                 enable_kv_cache_events=True, publisher="null"
             )
-        shared[EVENTS] = Sockets.create(Path(envs.VLLM_RPC_BASE_PATH))
+        shared[EVENTS] = Sockets.create(Path(envs.VLLM_RPC_BASE_PATH), "kv")
     processes = vllm_config.parallel_config._api_process_count
     if _is_told(settings.indexer, processes):
         shared[DISPATCHES] = SharedRecord.create(processes)
@@ -136,7 +140,13 @@ def _capacity_tokens(settings: Settings, ranks: int, dispatchers: int) -> int:
     from dpbal.core import LoadTable
 
     table = LoadTable(ranks, dispatchers)
-    subscriber = settings.transport.subscriber(address(REPORTS), table)
+    transport = settings.transport
+    subscriber = transport.subscriber(address(REPORTS), table)
     subscriber.refresh()
+    # a first report may be on its way, but for one that comes with the first step
+    deadline_s = time.monotonic() + (0.0 if transport.is_collective else PATIENCE_S)
+    while np.isinf(subscriber.ages_s()).all() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+        subscriber.refresh()
     subscriber.close()
     return int(table.reports["kv_capacity_tokens"].max()) or settings.kv_capacity_tokens

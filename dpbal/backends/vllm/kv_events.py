@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,52 +14,16 @@ from vllm.distributed.kv_events import EventBatch, EventPublisher
 
 from dpbal.backends.vllm.cached_blocks import CachedBlocks
 from dpbal.indexers.base import CACHE_EVENT
-from dpbal.transports.base import Exchange
 
 if TYPE_CHECKING:
     from vllm.config.kv_events import KVEventsConfig
 
     from dpbal.indexers.kv_events import KvEvents
 
-PREFIX = "dpbal-kv-"
-LOCK = "lock"
-
 WHOLE, CHANGES = b"whole", b"changes"
 """A message holds all that is there, or what has changed since the one before."""
 
 SEQUENCE_BYTES = 8
-
-
-class Sockets(Exchange):
-    """A folder for the sockets of one group, which nobody but its user may enter.
-
-    Args:
-        folder: Where it is.
-        lock: Descriptor of the lock in it, which the kernel takes away however its owner dies.
-    """
-
-    def __init__(self, folder: Path, lock: int) -> None:
-        self.address = str(folder)
-        self._lock: int | None = lock
-
-    @classmethod
-    def create(cls, base: Path) -> Sockets:
-        """Make one in ``base``, after removing those of dead owners."""
-        for left in base.glob(f"{PREFIX}*"):
-            if _is_dead(left):
-                shutil.rmtree(left, ignore_errors=True)
-        # it gets its name when it is locked: nobody can take it for a dead one's
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
-        lock = os.open(unfinished / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return cls(unfinished.rename(base / unfinished.name[1:]), lock)
-
-    def close(self) -> None:
-        """Remove it; a second call does nothing."""
-        if self._lock is not None:
-            shutil.rmtree(self.address, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = None
 
 
 class RankPublisher(EventPublisher):
@@ -198,20 +157,6 @@ class GroupSubscriber:
     def _clear(self, rank: int) -> None:
         for indexer in self._indexers:
             indexer.clear(rank)
-
-
-def _is_dead(folder: Path) -> bool:
-    try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        return isinstance(error, FileNotFoundError)  # or it is another user's
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
 
 
 def _endpoint(address: str, rank: int) -> str:

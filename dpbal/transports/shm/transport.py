@@ -18,10 +18,9 @@ from dpbal.transports.base import (
     Subscriber,
     Timing,
 )
-from dpbal.transports.presence import Presence
-from dpbal.transports.records import CLOSED, EPOCH, SERVING, split
-from dpbal.transports.shm_vectors import ShmVectors
-from dpbal.transports.slots import HEADER_WORDS, Slots, find
+from dpbal.transports.records import CLOSED, EPOCH, split
+from dpbal.transports.shm.slots import HEADER_WORDS, Slots, find
+from dpbal.transports.shm.vectors import ShmVectors
 
 LOOK_NS = 250_000_000
 """Nanoseconds between looks at whether silent ranks are alive."""
@@ -98,7 +97,7 @@ class ShmPublisher(Publisher):
     """A rank's slot, to write."""
 
     def __init__(self, address: str, rank: int) -> None:
-        from dpbal.transports import seqlock
+        from dpbal.transports.shm import seqlock
 
         segment, slots = find(address)
         slots.check(rank, address)
@@ -143,7 +142,7 @@ class ShmSubscriber(Subscriber):
     """The slots of all ranks, to read."""
 
     def __init__(self, address: str, table: LoadTable) -> None:
-        from dpbal.transports import seqlock
+        from dpbal.transports.shm import seqlock
 
         segment, slots = find(address)
         if table.received_sequence.shape != slots:
@@ -155,7 +154,6 @@ class ShmSubscriber(Subscriber):
         self._segment = segment
         self._table = table
         self._kept = np.zeros((3, slots.ranks), np.int64)
-        self._presence = Presence(table)
         self._next_look_ns = 0
         self._refresh = seqlock.refresh
         self._arguments = (
@@ -189,17 +187,20 @@ class ShmSubscriber(Subscriber):
         now_ns = time.monotonic_ns()
         if found == self._states_changed or now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + LOOK_NS
-            self._look(now_ns)
+            if self._segment.is_open:
+                self._look(now_ns)
             if found == self._states_changed:
                 self._table.update_selectable()
 
     def _look(self, now_ns: int) -> None:
         """Find ranks that have closed, and silent ones whose process has ended in another way."""
         gone = self._states == CLOSED
-        is_silent = (self._states == SERVING) & (now_ns - self._seen_ns > LOOK_NS)
+        # also before its first report: where ranks meet, there may never be one of anybody
+        has_been = (self._states != CLOSED) & (self._table.reports["epoch"] > 0)
+        is_silent = has_been & (now_ns - self._seen_ns > LOOK_NS)
         for rank in is_silent.nonzero()[0].tolist():
             gone[rank] = not self._segment.is_claimed(rank)
-        self._presence.update(gone)
+        self._table.set_present(~gone)
 
     def ages_s(self) -> np.ndarray:
         """``float64[ranks]``: seconds since each rank's newest report; infinity for none."""
@@ -212,7 +213,7 @@ class ShmSubscriber(Subscriber):
 
 
 def _leave(segment: Segment, slot: int) -> None:
-    from dpbal.transports import seqlock
+    from dpbal.transports.shm import seqlock
 
     seqlock.write_state(slot, CLOSED)
     segment.close()

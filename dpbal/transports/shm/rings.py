@@ -6,9 +6,9 @@ import numpy as np
 
 from dpbal.jit import njit
 from dpbal.sharedmem.atomics import add, load_acquire
-from dpbal.transports import seqlock
 from dpbal.transports.base import RING
-from dpbal.transports.slots import ERA, STEP, VECTOR_START, VECTOR_WORDS, WAVE
+from dpbal.transports.shm import seqlock
+from dpbal.transports.shm.slots import ERA, STEP, VECTOR_START, VECTOR_WORDS, WAVE
 
 
 @njit

@@ -7,14 +7,14 @@ import numpy as np
 from dpbal.core import VECTOR
 from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
 from dpbal.transports.base import Vectors
-from dpbal.transports.slots import ERA_START, VECTOR_START, VECTOR_WORDS, find
+from dpbal.transports.shm.slots import ERA_START, VECTOR_START, VECTOR_WORDS, find
 
 
 class ShmVectors(Vectors):
     """A rank's ring, to write, and the rings of all ranks, to read."""
 
     def __init__(self, address: str, rank: int) -> None:
-        from dpbal.transports import rings
+        from dpbal.transports.shm import rings
 
         segment, slots = find(address)
         slots.check(rank, address)
@@ -64,7 +64,7 @@ class ShmVectors(Vectors):
 
 
 def _leave(segment: Segment, era: int) -> None:
-    from dpbal.transports import rings
+    from dpbal.transports.shm import rings
 
     rings.begin_era(era)
     segment.close()
