@@ -4,27 +4,63 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from dpbal.sharedmem.segment import FOLDER
+from tests.transports.groups import PARAMS, Case, Group
 from tests.transports.processes import Process
+
+RANKS = 3
+
+MakeGroup = Callable[..., Group]
+
+
+@pytest.fixture(params=PARAMS)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each transport; one that is patient unless the test waits for whoever was stopped."""
+    made: Case = request.param
+    is_stopped = request.node.callspec.params.get("how") is signal.SIGSTOP
+    return made.hurried if is_stopped else made
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Process]]:
+def make(case: Case) -> Iterator[MakeGroup]:
+    """Makes groups of three ranks, which have all published."""
+    made: list[Group] = []
+
+    def make_one(owner: Process | None = None) -> Group:
+        group = Group(case, RANKS, owner)
+        made.append(group)
+        for rank in range(RANKS):
+            group.publish(rank, running=rank + 1)
+        group.see(group.has("running", 1, 2, 3))
+        return group
+
+    yield make_one
+    for group in made:
+        group.close()
+
+
+@pytest.fixture
+def group(make: MakeGroup) -> Group:
+    """One of them."""
+    return make()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
     """Starts processes with some code; none of them leaves a segment."""
     processes: list[Process] = []
 
-    def start_one(code: str) -> Process:
-        processes.append(Process(code))
+    def start_one(code: str, modules: Sequence[str] = ()) -> Process:
+        processes.append(Process(code, modules=modules))
         return processes[-1]
 
     yield start_one
     for process in processes:
-        if not process.has_ended:
-            process.end(signal.SIGKILL)
+        process.end(signal.SIGKILL)
     assert left_by(*(process.pid for process in processes)) == []
 
 

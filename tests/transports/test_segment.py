@@ -135,23 +135,11 @@ def test_a_forked_child_neither_removes_it_nor_holds_it_for_a_dead_owner(
     owner.do("child = os.fork()\nif not child: sys.exit(0)")
     owner.do("os.waitpid(child, 0)[1]")
     assert names(folder) == {name}
-    sleeper = _fork_a_sleeper(owner)
+    sleeper = owner.fork_a_sleeper()
     assert sweep() == []
     owner.end(signal.SIGKILL)
     assert sweep() == [name]
     os.kill(sleeper, signal.SIGKILL)
-
-
-def _fork_a_sleeper(owner: Process) -> int:
-    # it gives up the pipes, which the test reads to the end
-    owner.do(
-        "sleeper = os.fork()\n"
-        "if not sleeper:\n"
-        "    for file in 0, 1, 2: os.close(file)\n"
-        "    signal.pause()"
-    )
-    pid: int = owner.do("sleeper")
-    return pid
 
 
 def test_one_in_the_making_is_left_alone_for_a_minute(folder: Path) -> None:

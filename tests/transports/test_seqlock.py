@@ -8,7 +8,7 @@ import pytest
 from llvmlite import binding
 
 from dpbal.bench import torn
-from dpbal.transports import seqlock
+from dpbal.transports.shm import seqlock
 
 
 def test_no_read_is_torn_beside_writers_that_never_pause() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,7 +25,8 @@ def exchange() -> Iterator[Exchange]:
 DIES_IN_MID_WRITE = """
 import os, signal, time
 from dpbal.sharedmem.atomics import store_relaxed
-from dpbal.transports import Shm, seqlock
+from dpbal.transports import Shm
+from dpbal.transports.shm import seqlock
 from dpbal.transports.records import EPOCH
 p = Shm().publisher({address!r}, 0)
 p.report["running"] = 1
@@ -138,7 +140,7 @@ def test_the_example_on_the_page_runs() -> None:
 def test_a_killed_rank_is_not_chosen_though_it_said_nothing(
     exchange: Exchange, start: Callable[[str], Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpbal.transports.shm.LOOK_NS", 0)
+    monkeypatch.setattr("dpbal.transports.shm.transport.LOOK_NS", 0)
     code = f"from dpbal.transports import Shm; p = Shm().publisher({exchange.address!r}, 1)"
     killed = start(code)
     other = Shm().publisher(exchange.address, 0)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dpbal.core import LoadTable
 from dpbal.transports import Shm
-from dpbal.transports.shm import ShmPublisher
+from dpbal.transports.shm.transport import ShmPublisher
 
 RANKS = st.integers(0, 2)
 
