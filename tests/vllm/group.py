@@ -51,7 +51,20 @@ class Group:
     @property
     def dispatched(self) -> int:
         """Dispatches so far."""
-        return sum(dispatcher.ledger.sequence for dispatcher in self.front_end.dispatchers)
+        return sum(self.sequences)
+
+    @property
+    def sequences(self) -> list[int]:
+        """The last dispatch of each dispatcher."""
+        return [dispatcher.ledger.sequence for dispatcher in self.front_end.dispatchers]
+
+    @property
+    def acknowledged(self) -> list[int]:
+        """The last dispatch of each dispatcher that any rank has reported to have received."""
+        self.front_end.observe()
+        table = self.front_end.dispatchers[0].table
+        last: list[int] = table.received_sequence.max(axis=0).tolist()
+        return last
 
     @property
     def in_flight(self) -> list[int]:

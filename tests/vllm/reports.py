@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dpbal.core import LoadTable
+from dpbal.transports import Shm
 from dpbal.transports.base import Exchange
-from dpbal.transports.shm import Shm
 from tests.vllm.engine import BLOCK, COSTS
 
 

@@ -33,7 +33,8 @@ Scenario = Callable[[Group], Coroutine[Any, Any, Any]]
 
 
 async def finished(group: Group) -> Any:
-    return await asyncio.gather(*(group.ask() for _ in range(10)))
+    given = await asyncio.gather(*(group.ask() for _ in range(10)))
+    return given, await group.until(lambda: group.acknowledged == group.sequences)
 
 
 async def cancelled_before_it_is_accepted(group: Group) -> Any:
@@ -231,7 +232,11 @@ RUNS: dict[str, tuple[GroupKind, bool, list[Scenario]]] = {
     "async": (GroupKind.independent, True, ASYNC),
     "async lockstep": (GroupKind.lockstep, True, LOCKSTEP),
 }
-NODES: dict[str, dict[str, Any]] = {"async": FOLLOWING}
+NODES: dict[str, dict[str, Any]] = {
+    "lockstep": {"transport": {"name": "gather", "interval_steps": 3}},
+    "async": {**FOLLOWING, "transport": {"name": "manager"}},
+    "async lockstep": {"transport": {"name": "zmq"}},
+}
 """Other nodes of a run's config than those of its kind of group."""
 
 BUDGETS = {GroupKind.independent: "fixed", GroupKind.lockstep: "level"}
@@ -265,6 +270,9 @@ async def run(name: str, folder: Path) -> dict[str, Any]:
             results[scenario.__name__] = {"result": await scenario(group)}
             if scenario is not killed:
                 results[scenario.__name__].update(await group.state())
+        if killed not in scenarios:
+            is_known = await group.until(lambda: group.acknowledged == group.sequences)
+            results["still_acknowledged"] = is_known
         ledgers = [dispatcher.ledger for dispatcher in group.front_end.dispatchers]
         results["unknown_releases"] = [ledger.unknown_releases for ledger in ledgers]
     steps, _, _ = recorder.read(records, RANKS)

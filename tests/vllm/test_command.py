@@ -39,7 +39,7 @@ def check_the_end(place: Place, run: subprocess.Popen[str]) -> str:
     return errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_nothing(place: Place, number: signal.Signals) -> None:
     run = started(place, *LONG)
     place.wait(lambda: is_running(place), "the first steps", run)
@@ -48,7 +48,7 @@ def test_a_run_that_is_stopped_leaves_nothing(place: Place, number: signal.Signa
     check_the_end(place, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_while_engines_start_leaves_nothing(
     place: Place, number: signal.Signals
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import polars
 import pytest
 
 import dpbal
-from tests.sweeps.commands import run
+from tests.vllm.runs import Runs
 
 pytestmark = pytest.mark.slow
 
-DILATION = 20
+DILATION = {"llama31_8b_h200": 20, "deepseek_v3_h200": 3}
 """So that a step lasts long enough for every arrival to fall into the step that it is meant for."""
 
 FIRST = {"independent": 2, "lockstep": 1}
@@ -26,26 +26,31 @@ FIRST = {"independent": 2, "lockstep": 1}
 SHARED = ("group.ranks=2", "compare=false", "workload.load=null")
 
 
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    with Runs() as made:
+        yield made
+
+
 def simulate(directory: Path, *words: str) -> None:
     """Run the simulator, here."""
     dpbal.run(dpbal.compose("backend=simulator", *words), directory, show=False)
 
 
 def compare(
+    runs: Runs,
     folder: Path,
     *words: str,
-    dilation: float = DILATION,
+    profile: str,
+    dilation: float | None = None,
     engines: Sequence[str] = (),
     simulator: Sequence[str] = (),
     balancer: str = "balancer=round_robin",
 ) -> tuple[polars.DataFrame, polars.DataFrame]:
     """Steps with work, and requests, of both backends; what they count must be equal."""
-    line = (balancer, *SHARED, *words)
-    code, _, error = run(
-        folder,
-        *(f"backend.dilation={dilation}", "backend=vllm", *engines, *line, "hydra.run.dir=vllm"),
-    )
-    assert code == 0, error
+    line = (balancer, *SHARED, f"profile={profile}", *words)
+    dilated = f"backend.dilation={dilation or DILATION[profile]}"
+    runs.run(folder / "vllm", "backend=vllm", dilated, *engines, *line)
     simulate(folder / "simulator", "transport=shm", *simulator, *line)
     steps, requests = {}, {}
     for backend in ("vllm", "simulator"):
@@ -90,23 +95,22 @@ def burst(
 
 
 @pytest.mark.parametrize(
-    ("kind", "profile", "dilation"),
-    [("independent", "llama31_8b_h200", DILATION), ("lockstep", "deepseek_v3_h200", 8)],
+    ("kind", "profile"), [("independent", "llama31_8b_h200"), ("lockstep", "deepseek_v3_h200")]
 )
 def test_steps_preemptions_and_choices_are_equal(
-    tmp_path: Path, kind: str, profile: str, dilation: float
+    runs: Runs, tmp_path: Path, kind: str, profile: str
 ) -> None:
     trace = azure_trace(tmp_path / "trace.csv", burst(40, 700, FIRST[kind]))
     steps, requests = compare(
+        runs,
         tmp_path,
         f"group.kind={kind}",
-        f"profile={profile}",
         "workload=azure_conv",
         f"workload.path={trace}",
         "backend.kv_capacity_tokens=2080",
         "backend.max_num_batched_tokens=512",
         "backend.prefix_cache=false",  # which would find what a preempted request left
-        dilation=dilation,
+        profile=profile,
     )
     assert requests["preemptions"].sum() > 0
     assert steps["waiting"].to_numpy().max() > 0
@@ -126,32 +130,45 @@ VLLM_INTERVAL = ("budget=fixed", "backend.prefill_schedule_interval=3")
 
 
 @pytest.mark.parametrize(
-    ("engines", "simulator", "alone"),
+    ("engines", "simulator", "alone", "dilation"),
     [
-        (LEVEL, LEVEL, 1),  # one step with tokens comes before all ranks know each other
-        (ALIGNED, ALIGNED, 1),
-        (TIME_CAP, TIME_CAP, None),
-        (VLLM_INTERVAL, INTERVAL, None),
+        (LEVEL, LEVEL, 1, None),  # one step with tokens comes before all ranks know each other
+        (ALIGNED, ALIGNED, 1, None),
+        (TIME_CAP, TIME_CAP, None, 4),  # with a shorter first step
+        (VLLM_INTERVAL, INTERVAL, None, None),
     ],
     ids=["level", "aligned", "time_cap", "vLLM's own interval"],
 )
 def test_steps_under_a_budget_are_equal(
-    tmp_path: Path, engines: tuple[str, ...], simulator: tuple[str, ...], alone: int | None
+    runs: Runs,
+    tmp_path: Path,
+    engines: tuple[str, ...],
+    simulator: tuple[str, ...],
+    alone: int | None,
+    dilation: float | None,
 ) -> None:
-    trace = azure_trace(tmp_path / "trace.csv", burst(12, 3000, 1, most_outputs=12))
+    profile = "deepseek_v3_h200"
+    trace = azure_trace(tmp_path / "trace.csv", burst(10, 2000, 1, most_outputs=12))
     words = (
         "group.kind=lockstep",
-        "profile=deepseek_v3_h200",
         "workload=azure_conv",
         f"workload.path={trace}",
         "backend.max_num_batched_tokens=512",
         "backend.kv_capacity_tokens=8320",
         "backend.prefix_cache=false",
     )
-    steps, _ = compare(tmp_path, *words, dilation=5, engines=engines, simulator=simulator)
+    steps, _ = compare(
+        runs,
+        tmp_path,
+        *words,
+        profile=profile,
+        dilation=dilation,
+        engines=engines,
+        simulator=simulator,
+    )
     emulation = json.loads((tmp_path / "vllm" / "result.json").read_text())["emulation"]
     assert emulation["alone_share"] == (None if alone is None else alone / len(steps))
-    line = ("balancer=round_robin", *SHARED, *words, "budget=fixed")
+    line = ("balancer=round_robin", *SHARED, f"profile={profile}", *words, "budget=fixed")
     simulate(tmp_path / "unlimited", *line)
     unlimited = polars.read_parquet(tmp_path / "unlimited" / "steps.parquet")
     unlimited = unlimited.filter(polars.col("prefill_tokens") + polars.col("decode_seqs") > 0)
@@ -159,7 +176,7 @@ def test_steps_under_a_budget_are_equal(
     assert prefills[0] != prefills[1]  # the budget did something
 
 
-def test_prefix_hits_and_the_choices_for_them_are_equal(tmp_path: Path) -> None:
+def test_prefix_hits_and_the_choices_for_them_are_equal(runs: Runs, tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     lines: list[dict[str, Any]] = []
     for number in range(24):
@@ -180,12 +197,13 @@ def test_prefix_hits_and_the_choices_for_them_are_equal(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
     _, requests = compare(
+        runs,
         tmp_path,
         "group.kind=independent",
-        "profile=llama31_8b_h200",
         "workload=mooncake_conversation",
         "workload.spread_bins=false",
         f"workload.path={trace}",
+        profile="llama31_8b_h200",
         balancer="+balancer=marginal_prefill",
     )
     assert requests["cached_tokens"].sum() > 0

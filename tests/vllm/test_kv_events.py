@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ import pytest
 from dpbal.backends.vllm.prefixes import Prompt
 from dpbal.core import Request
 from dpbal.indexers import KvEvents
+from dpbal.transports.sockets import Sockets
 from tests.vllm.cache_events import stored
 from tests.vllm.engine import BLOCK, Engine, MakeEngine
 from tests.vllm.settings import FOLLOWING, write
@@ -94,10 +92,9 @@ class Told:
 @pytest.fixture
 def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The sockets of a group, whose ranks publish their events."""
-    from dpbal.backends.vllm.kv_events import Sockets
     from dpbal.backends.vllm.settings import EVENTS
 
-    made = Sockets.create(tmp_path)
+    made = Sockets.create(tmp_path, "kv")
     monkeypatch.setenv(EVENTS, made.address)
     yield made.address
     made.close()
@@ -269,28 +266,6 @@ def test_blocks_of_another_size_than_front_ends_know_are_warned_of(
     own._start_events(0)
     assert len(said) == 1
     assert "blocks of 16 tokens and another has 8; type indexer=own_record" in said[0]
-
-
-def test_sockets_of_dead_owners_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
-    from dpbal.backends.vllm.kv_events import PREFIX, Sockets
-
-    owner = f"""
-import os, pathlib, signal
-from dpbal.backends.vllm.kv_events import Sockets
-made = Sockets.create(pathlib.Path({str(tmp_path)!r}))
-pathlib.Path(made.address, "0").touch()
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    live = Sockets.create(tmp_path)
-    assert subprocess.run([sys.executable, "-c", owner]).returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(f"{PREFIX}*"))) == 2
-    made = Sockets.create(tmp_path)
-    assert {str(path) for path in tmp_path.iterdir()} == {live.address, made.address}
-    assert Path(made.address).stat().st_mode & 0o077 == 0
-    made.close()
-    made.close()
-    assert [str(path) for path in tmp_path.iterdir()] == [live.address]
-    live.close()
 
 
 class Theirs:

@@ -37,6 +37,7 @@ def replaced() -> dict[str, Any]:
 
     return {
         "step": DPEngineCoreProc._process_engine_step,
+        "end of a step": DPEngineCoreProc._has_global_unfinished_reqs,
         "coordinator": DPCoordinator.__init__,
         "scheduler": SchedulerConfig.get_scheduler_cls,
         "start": CoreEngineProcManager.__init__,
@@ -62,6 +63,7 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in (
         (SchedulerConfig, "get_scheduler_cls"),
         (DPEngineCoreProc, "_process_engine_step"),
+        (DPEngineCoreProc, "_has_global_unfinished_reqs"),
         (DPCoordinator, "__init__"),
         (CoreEngineProcManager, "__init__"),
         (CoreEngineProcManager, "shutdown"),

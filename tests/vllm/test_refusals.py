@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,11 @@ from tests.vllm.settings import FOLLOWING, Serve, config
         ({"enable_elastic_ep": True}, "leave out --enable-elastic-ep"),
         ({"data_parallel_external_lb": True}, "leave out --data-parallel-external-lb"),
         ({"data_parallel_size": 1}, "over 1 rank; type --data-parallel-size N"),
-        ({"data_parallel_size": 4}, "the ranks of one host, and 2 of 4 are on this one"),
+        ({"data_parallel_size": 4}, "the ranks of one host, and 2 of 4 are on this one; .*zmq"),
+        (
+            {"data_parallel_size": 4, "data_parallel_hybrid_lb": True},
+            "leave out --data-parallel-hybrid-lb, and start the other hosts with --headless",
+        ),
         (
             {"data_parallel_size": 3, "data_parallel_size_local": 3},
             "group.ranks is 2, but vLLM was asked for 3 ranks; set group.ranks to 3",
@@ -38,7 +43,11 @@ def test_servers_that_dpbal_cannot_balance_are_refused(
     [
         (
             {"transport": {"name": "local"}},
-            "'local' exists in the simulator only; .*type transport=shm",
+            "'local' exists in the simulator only; .*type transport=.*shm",
+        ),
+        (
+            {"transport": {"name": "gather"}},
+            "ranks of an independent group step alone; type transport=.*shm.*group.kind=lockstep",
         ),
         ({"kind": GroupKind.lockstep}, "ranks of this model independently; .*to independent"),
     ],
@@ -54,6 +63,41 @@ def test_a_mixture_of_experts_is_no_independent_group(serve: Serve) -> None:
     message = "steps the ranks of this model in lockstep; set group.kind to lockstep"
     with pytest.raises(ConfigError, match=message):
         serve(Settings(config()), GroupKind.lockstep)
+
+
+TWO_HOSTS: dict[str, Any] = {
+    "transport": {"name": "zmq", "hosts": ["127.0.0.1", "127.0.0.2"], "port": 20_000}
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "processes", "message"),
+    [
+        (
+            GroupKind.independent,
+            {},
+            2,
+            "2 API servers here and group.dispatchers is 1, .*--api-server-count 1, or set "
+            "group.dispatchers to 2 on all hosts",
+        ),
+        (GroupKind.independent, FOLLOWING, 1, "2 of 4 are on this one; type indexer=own_record"),
+        (GroupKind.lockstep, {}, 1, "wait for each other on one host; .*group.kind=independent"),
+    ],
+)
+def test_what_reaches_one_host_is_refused_on_several(
+    serve: Serve, kind: GroupKind, changes: dict[str, Any], processes: int, message: str
+) -> None:
+    settings = Settings(config(kind, 4, **changes, **TWO_HOSTS))
+    with pytest.raises(ConfigError, match=message):
+        serve(settings, kind, data_parallel_size=4, _api_process_count=processes)
+
+
+def test_front_ends_without_a_rank_beside_them_are_refused() -> None:
+    from dpbal.backends.vllm.launch import coordinating
+
+    parallel = SimpleNamespace(data_parallel_size_local=0)
+    with pytest.raises(ConfigError, match="type --data-parallel-size-local 1 or more"):
+        coordinating(lambda *_: None)(None, parallel)
 
 
 @pytest.mark.parametrize(

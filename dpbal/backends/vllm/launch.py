@@ -1,4 +1,4 @@
-"""What happens around the start of a server's engines: refusals, and what its processes share."""
+"""What happens around the start of a server's engines: checks, and what its processes share."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from dpbal.backends.vllm import indexing
+from dpbal.backends.vllm.refusals import refuse
 from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import BARRIER, REPORTS, Settings
 from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
-
     from dpbal.backends.vllm.indexing import Shared
 
 Method = Callable[..., Any]
 
 
 def coordinating(start: Method) -> Method:
-    """A start of the coordinator that forks it where the engines will be forked."""
+    """A start of the coordinator that forks it where the engines will be forked.
+
+    It comes before that of the engines, and also where there are none to start.
+    """
 
     @wraps(start)
     def start_coordinator(self: Any, parallel_config: Any, *args: Any, **kwargs: Any) -> None:
+        if parallel_config.data_parallel_size_local == 0:
+            raise ConfigError(
+                "dpbal needs a rank beside the front ends, where it meets the others; "
+                "type --data-parallel-size-local 1 or more"
+            )
         if is_emulated_by(parallel_config.distributed_executor_backend):
             _fork_from_now_on()
         start(self, parallel_config, *args, **kwargs)
@@ -35,8 +42,8 @@ def coordinating(start: Method) -> Method:
 def starting(start: Method, settings: Settings) -> Method:
     """A start of engines that first checks that nothing will bypass dpbal.
 
-    The load reports, and what the ranks of an emulated lockstep group wait at, are made here, by
-    the process that starts the engines, and removed when it stops them.
+    Where the load reports meet, and what the ranks of an emulated lockstep group wait at, are made
+    here, by the process that starts the engines of a node, and removed when it stops them.
     """
 
     @wraps(start)
@@ -47,18 +54,19 @@ def starting(start: Method, settings: Settings) -> Method:
         parallel = vllm_config.parallel_config
         ranks = parallel.data_parallel_size
         dispatchers = settings.dispatchers(parallel._api_process_count)
-        shared: dict[str, Shared] = {REPORTS: settings.transport.create(ranks, dispatchers)}
-        shared.update(indexing.share(vllm_config, settings))
-        if is_emulated:
-            vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
-            _fork_from_now_on()
-            if settings.is_lockstep:
-                from dpbal.backends.vllm.barrier import Barrier
-
-                shared[BARRIER] = Barrier.create(ranks)
-        os.environ.update({name: place.address for name, place in shared.items()})
-        self.dpbal_shared = list(shared.values())
+        shared: dict[str, Shared] = {}
+        self.dpbal_shared = shared
         try:
+            shared[REPORTS] = settings.transport.create(ranks, dispatchers)
+            shared.update(indexing.share(vllm_config, settings))
+            if is_emulated:
+                vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
+                _fork_from_now_on()
+                if settings.is_lockstep:
+                    from dpbal.backends.vllm.barrier import Barrier
+
+                    shared[BARRIER] = Barrier.create(ranks)
+            os.environ.update({name: place.address for name, place in shared.items()})
             start(self, *args, **kwargs)
         except BaseException:
             _remove(self)
@@ -92,98 +100,6 @@ def refusing_ray(start: Method) -> Method:
     return refuse_to_start
 
 
-def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> None:
-    """Refuse what would bypass the plug-in, or could not work with it.
-
-    Raises:
-        ConfigError: With the way out.
-    """
-    import vllm.envs as envs
-
-    parallel = vllm_config.parallel_config
-    is_moe = vllm_config.model_config.is_moe
-    ranks = parallel.data_parallel_size
-    kind = settings.config.group.kind.name
-    if envs.VLLM_USE_RUST_FRONTEND:
-        raise ConfigError(
-            "vLLM's Rust front end chooses ranks without dpbal; unset VLLM_USE_RUST_FRONTEND"
-        )
-    if parallel.enable_elastic_ep:
-        raise ConfigError(
-            "dpbal cannot follow elastic EP, which changes the number of ranks; "
-            "leave out --enable-elastic-ep"
-        )
-    if parallel.data_parallel_external_lb:
-        raise ConfigError(
-            "with an external load balancer vLLM's front end does not choose the rank; "
-            "leave out --data-parallel-external-lb and --data-parallel-rank"
-        )
-    if ranks < 2:
-        raise ConfigError(
-            f"there is nothing to balance over {ranks} rank; type --data-parallel-size N, "
-            "or serve without dpbal"
-        )
-    if parallel.data_parallel_size_local != ranks:
-        raise ConfigError(
-            f"transport {settings.config.transport['name']!r} reaches the ranks of one host, and "
-            f"{parallel.data_parallel_size_local} of {ranks} are on this one; "
-            "start all of them here"
-        )
-    if is_moe != settings.is_lockstep:
-        steps = "in lockstep" if is_moe else "independently"
-        raise ConfigError(
-            f"group.kind is {kind}, but vLLM steps the ranks of this model {steps}; "
-            f"set group.kind to {'lockstep' if is_moe else 'independent'}"
-        )
-    _refuse_budget(vllm_config, settings)
-    indexing.refuse(vllm_config, settings)
-    if is_emulated and ranks != settings.config.group.ranks:
-        raise ConfigError(
-            f"group.ranks is {settings.config.group.ranks}, but vLLM was asked for {ranks} ranks; "
-            f"set group.ranks to {ranks}"
-        )
-
-
-def _refuse_budget(vllm_config: VllmConfig, settings: Settings) -> None:
-    """Refuse a budget that this server cannot keep to, or that something else gets in the way of.
-
-    Raises:
-        ConfigError: With the way out.
-    """
-    scheduler, ranks = vllm_config.scheduler_config, vllm_config.parallel_config.data_parallel_size
-    budget, name = settings.budget, settings.config.budget["name"]
-    budget.start(ranks, settings.step_time, scheduler.max_num_batched_tokens)
-    if scheduler.prefill_schedule_interval > 1:
-        out = "leave out --prefill-schedule-interval (backend.prefill_schedule_interval=null)"
-        if not settings.is_lockstep:
-            raise ConfigError(
-                f"vLLM's prefill interval does nothing where ranks step alone; {out}, "
-                "or take a mixture of experts (group.kind=lockstep)"
-            )
-        if not budget.is_static:
-            raise ConfigError(
-                f"vLLM's prefill interval and budget {name!r} would both hold prefill back; {out}, "
-                "or type budget=fixed"
-            )
-    if budget.is_static:
-        return
-    if vllm_config.model_config.is_encoder_decoder:
-        raise ConfigError(
-            f"budget {name!r} cuts prompts into chunks, and this model's encoder takes a prompt "
-            "whole; type budget=fixed"
-        )
-    if not scheduler.enable_chunked_prefill:
-        raise ConfigError(
-            f"budget {name!r} cuts prompts into chunks; leave out --no-enable-chunked-prefill, "
-            "or type budget=fixed"
-        )
-    if scheduler.disable_chunked_mm_input:
-        raise ConfigError(
-            f"budget {name!r} cuts prompts anywhere, also within an image; "
-            "leave out --disable-chunked-mm-input, or type budget=fixed"
-        )
-
-
 def is_emulated_by(executor: type | str | None) -> bool:
     """Whether an executor, or the path of one, is dpbal's without a model."""
     if isinstance(executor, type):
@@ -198,5 +114,6 @@ def _fork_from_now_on() -> None:
 
 
 def _remove(manager: Any) -> None:
-    for place in getattr(manager, "dpbal_shared", ()):
+    shared: dict[str, Shared] = getattr(manager, "dpbal_shared", {})
+    for place in shared.values():
         place.close()

@@ -71,10 +71,12 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     from dpbal.backends.vllm.launch import coordinating, refusing_ray, shutting_down, starting
     from dpbal.backends.vllm.paced import telling_steps
     from dpbal.backends.vllm.scheduler import reporting
+    from dpbal.backends.vllm.waves import meeting
 
     places: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (SchedulerConfig, "get_scheduler_cls", reporting),
         (DPEngineCoreProc, "_process_engine_step", telling_steps),
+        (DPEngineCoreProc, "_has_global_unfinished_reqs", meeting),
         (DPCoordinator, "__init__", coordinating),
         (CoreEngineProcManager, "__init__", lambda start: starting(start, settings)),
         (CoreEngineProcManager, "shutdown", shutting_down),

@@ -13,6 +13,7 @@ from vllm.distributed.kv_events import KVEventBatch, NullEventPublisher
 from vllm.logger import init_logger
 from vllm.v1.core.kv_cache_utils import resolve_dcp_kv_block_size
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.metrics.stats import PrefixCacheStats
 
@@ -118,6 +119,8 @@ class Reporting(Paced):
                 self._tally.expect(request.request_id, dispatched.cached_tokens)
             publisher = self._publisher
             acknowledge(dispatched, publisher.received_epoch, publisher.received_sequence)
+        if self.pause_state is not PauseState.UNPAUSED:  # no step may come to say so
+            self._publish()
 
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
@@ -148,6 +151,14 @@ class Reporting(Paced):
             )
         self._preempted = 0
         return outputs
+
+    def meet(self, step: int) -> None:
+        """All ranks of the group end this step, whether or not they had anything to do."""
+        self._publisher.step(step)
+
+    def rest(self) -> None:
+        """No rank of the group has anything left to do."""
+        self._publisher.rest()
 
     def _take_lookups(self) -> tuple[int, int]:
         """Tokens that requests looked up in vLLM's prefix cache since the last time, and found.

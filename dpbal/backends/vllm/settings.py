@@ -22,7 +22,7 @@ CONFIG = "DPBAL_CONFIG"
 """Names the config file that turns the plug-in on; any run's ``config.yaml`` will do."""
 
 REPORTS = "DPBAL_REPORTS"
-"""Address of the group's load reports; set for the engines by whoever starts them."""
+"""Address of the group's load reports; set for a host's engines by whoever starts them."""
 
 BARRIER = "DPBAL_BARRIER"
 """Address of what emulated ranks of a lockstep group wait at; likewise."""
@@ -120,19 +120,36 @@ class Settings:
         """How reports travel.
 
         Raises:
-            ConfigError: If the config's transport exists in the simulator only.
+            ConfigError: If the config's transport exists in the simulator only, or has ranks meet
+                that step alone.
         """
         from dpbal.parts import build
-        from dpbal.transports.base import TRANSPORTS, ProcessTransport
+        from dpbal.transports.base import ProcessTransport
 
         transport = build("transport", self.config.transport)
+        name = self.config.transport["name"]
         if not isinstance(transport, ProcessTransport):
-            able = [name for name, kind in TRANSPORTS.items() if issubclass(kind, ProcessTransport)]
             raise ConfigError(
-                f"transport {self.config.transport['name']!r} exists in the simulator only; "
-                f"between real processes type transport={' or '.join(able)}"
+                f"transport {name!r} exists in the simulator only; "
+                f"between real processes type transport={' or '.join(self._transports())}"
+            )
+        if transport.is_collective and not self.is_lockstep:
+            raise ConfigError(
+                f"transport {name!r} has all ranks meet at their steps, and the ranks of an "
+                "independent group step alone; "
+                f"type transport={' or '.join(self._transports())}, or group.kind=lockstep"
             )
         return transport
+
+    def _transports(self) -> list[str]:
+        """Names of those that can carry this group's reports."""
+        from dpbal.transports.base import TRANSPORTS, ProcessTransport
+
+        return [
+            name
+            for name, kind in TRANSPORTS.items()
+            if issubclass(kind, ProcessTransport) and (self.is_lockstep or not kind.is_collective)
+        ]
 
     @property
     def budget(self) -> Budget:
@@ -200,7 +217,7 @@ def address(variable: str) -> str:
     if not found:
         raise ConfigError(
             f"{variable} is not set, so this process was not started by a vLLM server with dpbal; "
-            "start engines and front ends on one host, with one command"
+            "start the engines and front ends of a host with one command"
         )
     return found
 
