@@ -1,4 +1,4 @@
-"""The command ``dpbal-bench``: how fast simulator, dispatch, indexers and shared memory are.
+"""The command ``dpbal-bench``: how fast simulator, dispatch, indexers and transports are.
 
 * ``cli.py``: the command line; ``commands.py``: what each command does with it.
 * ``simulator.py``: requests and rank-steps a second, by group size, kind and balancer.
@@ -8,5 +8,9 @@
   happens between two dispatches.
 * ``prefix.py``: microseconds of indexes of prefix blocks, and their memory.
 * ``shm.py``: microseconds of reports through shared memory; ``torn.py``: torn reads there.
+* ``transport.py``: what every transport costs; ``transport_case.py``: what that is;
+  ``transport_cell.py``: one of them with one number of ranks; ``transport_ranks.py``: the ranks'
+  processes; ``merged_7379.py``: what SGLang's PR did in a dispatch; ``timing.py``: what was
+  measured, as a file for the simulator.
 * ``machine.py``: where it was measured, and how busy that was; ``tables.py``: the tables.
 """

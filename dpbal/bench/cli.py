@@ -43,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
             "shm", help="microseconds of reports through shared memory, or torn reads there"
         )
     )
+    _add_transport(
+        commands.add_parser(
+            "transport", help="what every transport costs ranks and a dispatcher, in processes"
+        )
+    )
     _add_vllm(
         commands.add_parser("vllm", help="microseconds that dpbal adds inside vLLM's processes")
     )
@@ -121,6 +126,34 @@ def _add_shm(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_transport(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--transport", type=_names, metavar="NAME,..", help="default: all")
+    sub.add_argument(
+        "--ranks", type=_counts, default=[2, 8, 32, 128], metavar="N,N", help="default 2,8,32,128"
+    )
+    sub.add_argument("--repeats", type=_count, default=3, metavar="N", help="default 3")
+    sub.add_argument(
+        "--seconds",
+        type=_positive,
+        default=2.0,
+        metavar="S",
+        help="of each of the five parts of a repeat; default 2",
+    )
+    sub.add_argument(
+        "--pace",
+        type=_positive,
+        default=40.0,
+        metavar="N",
+        help="steps/s of each rank, where the machine can follow; default 40",
+    )
+    sub.add_argument(
+        "--timing",
+        type=Path,
+        metavar="FOLDER",
+        help="write each transport's timing there, for dpbal-run --config-dir FOLDER",
+    )
+
+
 def _add_vllm(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--running", type=_count, default=256, metavar="N", help="requests of a step; default 256"
@@ -154,6 +187,14 @@ def _count(text: str) -> int:
 
 def _seed(text: str) -> int:
     return _at_least(0, text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    return number if 0 < number < float("inf") else _bad(text, "a number over 0")
 
 
 def _at_least(least: int, text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,10 +17,13 @@ from dpbal.bench import (
     shm,
     simulator,
     tables,
+    timing,
     torn,
     traffic,
+    transport,
     vllm,
 )
+from dpbal.bench.transport_case import Case
 from dpbal.errors import ConfigError, unknown
 from dpbal.modes import GroupKind
 from dpbal.parts import build
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
         "dispatch": run_dispatch,
         "prefix": run_prefix,
         "shm": run_shm,
+        "transport": run_transport,
         "vllm": run_vllm,
     }
     measured = commands[args.command](args)
@@ -138,6 +142,29 @@ def run_shm(args: argparse.Namespace) -> Measured:
     return Measured({"reads": args.torn}, counted)
 
 
+def run_transport(args: argparse.Namespace) -> Measured:
+    """Measure every transport, and write their timing where ``--timing`` says."""
+    names = args.transport or list(transport.SUBJECTS)
+    _check("transport", names, transport.SUBJECTS)
+    transport.check(names, args.ranks)
+    load = machine.load()
+    each_s = transport.START_S + args.repeats * transport.PARTS * args.seconds
+    minutes = len(args.ranks) * len(names) * each_s / 60
+    tables.say(transport.DESCRIPTION, f"this takes about {minutes:.0f} minutes")
+    rows: list[transport.TransportRow] = []
+    for ranks in args.ranks:
+        case = Case((), ranks, args.repeats, args.seconds, args.pace, args.seed)
+        of_ranks = transport.measure_all(names, case)
+        tables.transport(of_ranks, transport.ratios(of_ranks))
+        rows += of_ranks
+        if args.timing is not None:
+            for file in timing.write(args.timing, of_ranks, load):
+                take = f"dpbal-run --config-dir {args.timing} transport={file.stem}"
+                tables.say(f"wrote {file}; {take}")
+    settings = {"repeats": args.repeats, "seconds": args.seconds, "steps_per_s": args.pace}
+    return Measured(settings, rows)
+
+
 def run_vllm(args: argparse.Namespace) -> Measured:
     """Measure what dpbal adds inside vLLM, or with ``--idle`` what idle engines use."""
     if args.idle is not None:
@@ -201,7 +228,7 @@ def _balancers() -> list[str]:
     return [name for name, cls in BALANCERS.items() if cls.chooses]
 
 
-def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+def _check(what: str, given: Sequence[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in known:
             raise ConfigError(unknown(what, name, known))

@@ -45,7 +45,7 @@ def load() -> Load:
 def describe(before: Load, after: Load) -> dict[str, Any]:
     """The machine as plain values, with its load before and after a benchmark."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -65,7 +65,8 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the machine's processor calls itself."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

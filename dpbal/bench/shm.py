@@ -1,9 +1,9 @@
-"""Microseconds of publishing and reading through shared memory, beside a manager's dictionary."""
+"""Microseconds of publishing and reading through shared memory, one call after the other."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,13 +23,13 @@ TARGET_US = 5.0
 
 TARGET_RANKS = 8
 
-SHM, VECTORS, MANAGER = "shm", "shm, budget vectors", "multiprocessing.Manager"
-TRANSPORTS = (SHM, VECTORS, MANAGER)
+REPORTS, VECTORS = "load reports", "budget vectors"
+CARRIED = (REPORTS, VECTORS)
 PUBLISH, READ_NEW, READ_SAME = "publish", "read, all new", "read, none new"
 
 DESCRIPTION = (
     "ranks publish in one process, each one report in turn; then the dispatcher in another reads "
-    "all of them, and once more with nothing new. The manager's dictionary holds the same numbers. "
+    "all of them, and once more with nothing new. "
     "Budget vectors: the first rank reads those of all for a step, and asks for the next in vain"
 )
 
@@ -39,19 +39,18 @@ class ShmRow:
     """What one operation took.
 
     Attributes:
-        transport: What was measured.
-        operation: What it did.
+        carried: What was published.
+        operation: What was done.
         ranks: Number of ranks; a publication is of one.
         calls: How many were timed, over all repeats.
         p50_us: Median over the repeats of each repeat's p50.
         p50_us_min: Smallest p50 of a repeat.
         p50_us_max: Largest p50 of a repeat.
         p99_us: Median over the repeats of each repeat's p99.
-        share_of_manager: ``p50_us`` over the manager's in the same run.
         target_us: Most that ``p50_us`` should be, or None where there is no target.
     """
 
-    transport: str
+    carried: str
     operation: str
     ranks: int
     calls: int
@@ -59,7 +58,6 @@ class ShmRow:
     p50_us_min: float
     p50_us_max: float
     p99_us: float
-    share_of_manager: float
     target_us: float | None
 
 
@@ -67,49 +65,48 @@ class _Ends(NamedTuple):
     """How to reach the ranks' process, and to read what they published.
 
     Attributes:
-        ranks: Takes the name of a transport, and gives the nanoseconds of each publication.
-        read: Of the transports of reports, how to read them.
+        ranks: Takes what is to be published, and gives the nanoseconds of each publication.
+        refresh: How to read reports.
         first: The end of the first rank for budget vectors, which is in this process.
         vectors: Room for those of all ranks.
         steps: That ranks have published so far.
     """
 
     ranks: Connection
-    read: dict[str, Callable[[], object]]
+    refresh: Callable[[], object]
     first: Vectors
     vectors: np.ndarray
     steps: list[int]
 
-    def looks(self, transport: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    def looks(self, carried: str) -> tuple[Callable[[], object], Callable[[], object]]:
         """A look at what has just been published, and one with nothing new."""
-        if transport != VECTORS:
-            return self.read[transport], self.read[transport]
+        if carried == REPORTS:
+            return self.refresh, self.refresh
         read, step = self.first.read, self.steps[-1]
         return partial(read, 0, step, self.vectors), partial(read, 0, step + 1, self.vectors)
 
 
 def measure(ranks: int, repeats: int, rounds: int) -> list[ShmRow]:
-    """Time all transports in turn, in each repeat ``rounds`` times all ranks and two reads."""
+    """Time both in turn, in each repeat ``rounds`` times all ranks and two reads."""
     operations = (PUBLISH, READ_NEW, READ_SAME)
     elapsed_ns: dict[tuple[str, str], list[list[int]]] = {
-        (name, what): [] for name in TRANSPORTS for what in operations
+        (carried, what): [] for carried in CARRIED for what in operations
     }
     with _group(ranks) as ends:
-        for transport in TRANSPORTS:  # compile, connect
-            _round(ends, transport, 10)
+        for carried in CARRIED:  # compile, connect
+            _round(ends, carried, 10)
         for _ in range(repeats):
-            for transport in TRANSPORTS:
-                took_ns = _round(ends, transport, rounds)
+            for carried in CARRIED:
+                took_ns = _round(ends, carried, rounds)
                 for operation, took in zip(operations, took_ns, strict=True):
-                    elapsed_ns[transport, operation].append(took)
+                    elapsed_ns[carried, operation].append(took)
     p50_us = {key: [float(np.median(r)) / 1e3 for r in runs] for key, runs in elapsed_ns.items()}
     rows = []
-    for (transport, operation), runs in elapsed_ns.items():
-        own = p50_us[transport, operation]
-        has_target = transport != MANAGER and ranks == TARGET_RANKS
+    for (carried, operation), runs in elapsed_ns.items():
+        own = p50_us[carried, operation]
         rows.append(
             ShmRow(
-                transport,
+                carried,
                 operation,
                 ranks,
                 sum(len(run) for run in runs),
@@ -117,24 +114,23 @@ def measure(ranks: int, repeats: int, rounds: int) -> list[ShmRow]:
                 min(own),
                 max(own),
                 median(float(np.quantile(run, 0.99)) / 1e3 for run in runs),
-                median(own) / median(p50_us[MANAGER, operation]),
-                TARGET_US if has_target else None,
+                TARGET_US if ranks == TARGET_RANKS else None,
             )
         )
     return rows
 
 
-def _round(ends: _Ends, transport: str, rounds: int) -> tuple[list[int], list[int], list[int]]:
+def _round(ends: _Ends, carried: str, rounds: int) -> tuple[list[int], list[int], list[int]]:
     published: list[int] = []
     new: list[int] = []
     same: list[int] = []
     for _ in range(rounds):
-        ends.ranks.send(transport)
+        ends.ranks.send(carried)
         published += ends.ranks.recv()
-        if transport == VECTORS:  # the first rank is here
+        if carried == VECTORS:  # the first rank is here
             ends.steps.append(len(ends.steps))
             published.append(_took_ns(partial(ends.first.publish, 0, ends.steps[-1])))
-        for look, took in zip(ends.looks(transport), (new, same), strict=True):
+        for look, took in zip(ends.looks(carried), (new, same), strict=True):
             took.append(_took_ns(look))
     return published, new, same
 
@@ -150,48 +146,37 @@ def _group(ranks: int) -> Iterator[_Ends]:
     context = multiprocessing.get_context("spawn")
     exchange = Shm().create(ranks, 1)
     try:
-        with context.Manager() as manager:
-            shared = manager.dict()
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_publish_when_told, args=(exchange.address, ranks, shared, theirs)
-            )
-            process.start()
-            theirs.close()
-            subscriber = Shm().subscriber(exchange.address, LoadTable(ranks))
-            first = Shm().vectors(exchange.address, 0)
-            try:
-                reads: dict[str, Callable[[], object]] = {
-                    SHM: subscriber.refresh,
-                    MANAGER: shared.copy,
-                }
-                yield _Ends(ours, reads, first, np.zeros(ranks, VECTOR), [])
-            finally:
-                ours.close()  # which ends the process
-                process.join()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_publish_when_told, args=(exchange.address, ranks, theirs))
+        process.start()
+        theirs.close()
+        subscriber = Shm().subscriber(exchange.address, LoadTable(ranks))
+        first = Shm().vectors(exchange.address, 0)
+        try:
+            yield _Ends(ours, subscriber.refresh, first, np.zeros(ranks, VECTOR), [])
+        finally:
+            ours.close()  # which ends the process
+            process.join()
     finally:
         exchange.close()
 
 
-def _publish_when_told(
-    address: str, ranks: int, shared: MutableMapping[int, list[Any]], told: Connection
-) -> None:
+def _publish_when_told(address: str, ranks: int, told: Connection) -> None:
     """Be all ranks: publish once for each when a message comes, and answer what that took."""
     publishers = [Shm().publisher(address, rank) for rank in range(ranks)]
     others = [Shm().vectors(address, rank) for rank in range(1, ranks)]
     steps = count()
     while True:
         try:
-            transport = told.recv()
+            carried = told.recv()
         except EOFError:
             return
         publish: list[Callable[[], object]] = []
-        if transport == VECTORS:
+        if carried == VECTORS:
             step = next(steps)
             publish = [partial(other.publish, 0, step) for other in others]
-        for rank, publisher in enumerate(publishers if transport != VECTORS else []):
-            publisher.report["running"] += 1
-            numbers = [*publisher.report[0].tolist(), 0, 0]
-            by_manager = partial(shared.__setitem__, rank, numbers)
-            publish.append(publisher.publish if transport == SHM else by_manager)
+        else:
+            for publisher in publishers:
+                publisher.report["running"] += 1
+                publish.append(publisher.publish)
         told.send([_took_ns(one) for one in publish])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dpbal.bench.traffic import DESCRIPTION
+from dpbal.bench.transport_case import SIDES, Spread
 
 if TYPE_CHECKING:
     from dpbal.bench.dispatch import DispatchRow
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from dpbal.bench.shm import ShmRow
     from dpbal.bench.simulator import Row
     from dpbal.bench.torn import TornRow
+    from dpbal.bench.transport import Ratio, TransportRow
     from dpbal.bench.vllm import VllmRow
 
 WIDTH = 130
@@ -150,21 +153,19 @@ def prefix(rows: Sequence[PrefixRow]) -> None:
 def shm(rows: Sequence[ShmRow]) -> None:
     """Microseconds of publishing and reading, and whether they are few enough."""
     table = _table(
-        "transport", "operation", "*ranks", "*calls", "*p50 us", "*min", "*max", "*p99 us",
-        "*times the\nmanager's",
+        "of", "operation", "*ranks", "*calls", "*p50 us", "*min", "*max", "*p99 us",
     )  # fmt: skip
     for row in rows:
         table.add_row(
-            row.transport, row.operation, str(row.ranks), f"{row.calls:,}", f"{row.p50_us:.2f}",
+            row.carried, row.operation, str(row.ranks), f"{row.calls:,}", f"{row.p50_us:.2f}",
             f"{row.p50_us_min:.2f}", f"{row.p50_us_max:.2f}", f"{row.p99_us:.2f}",
-            f"{row.share_of_manager:.4f}",
         )  # fmt: skip
     console().print(table)
     for row in rows:
         if row.target_us is not None:
             word = "met" if row.p50_us <= row.target_us else "MISSED"
             say(
-                f"{word}: {row.transport}, {row.operation}, {row.ranks} ranks: "
+                f"{word}: {row.carried}, {row.operation}, {row.ranks} ranks: "
                 f"p50 {row.p50_us:.2f} us of {row.target_us:.0f} us "
                 f"(best repeat {row.p50_us_min:.2f})"
             )
@@ -212,6 +213,55 @@ def torn(rows: Sequence[TornRow]) -> None:
         else:
             word = "met" if row.torn else "MISSED"
             say(f"{word}: the same check without it finds {row.torn:,} in {row.reads:,}")
+
+
+def transport(rows: Sequence[TransportRow], ratios: Sequence[Ratio]) -> None:
+    """What it costs ranks and what a dispatcher, and how a dispatch compares with shm's."""
+    ranks = rows[0].ranks
+    for side, columns in SIDES.items():
+        table = _table(f"{ranks} ranks:\n{side}", *(f"*{_wrapped(column)}" for column in columns))
+        for row in rows:
+            if any(column in row.found for column in columns):
+                spreads = (row.found.get(column) for column in columns)
+                table.add_row(row.transport, *map(_spread, spreads))
+        console().print(table)
+    say("each: p50 of the median repeat; the range of p50s over repeats; p99")
+    for row in rows:
+        if row.failure is not None:
+            say(f"{row.transport}, {ranks} ranks: failed: {row.failure}")
+    for ratio in ratios:
+        word, aim = "", ""
+        if ratio.target is not None:
+            word = "met: " if ratio.times >= ratio.target else "MISSED: "
+            aim = f", of {ratio.target:.0f}"
+        say(
+            f"{word}{ratio.transport}, {ranks} ranks: {ratio.part}: {ratio.p50_us:,.1f} is "
+            f"{ratio.times:,.1f} times the {ratio.reference_us:.2f} of shm{aim}"
+        )
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    low, middle, high = (_short(v) for v in (spread.p50_min, spread.p50, spread.p50_max))
+    lines = [middle]
+    if low != high:
+        lines.append(f"{low}..{high}")
+    if spread.p99 != spread.p50:
+        lines.append(f"p99 {_short(spread.p99)}")
+    return "\n".join(lines)
+
+
+def _wrapped(heading: str) -> str:
+    """A heading in lines of few letters."""
+    return "\n".join(textwrap.wrap(heading, 11))
+
+
+def _short(value: float) -> str:
+    """Three digits or some more."""
+    if value >= 1e4:
+        return f"{value / 1e3:,.0f}k"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _table(*headings: str) -> Table:

@@ -9,7 +9,7 @@ import pytest
 from dpbal.balancers import BALANCERS
 from dpbal.bench import machine
 from dpbal.bench.cli import main
-from dpbal.bench.shm import MANAGER, PUBLISH, READ_NEW, READ_SAME, TRANSPORTS
+from dpbal.bench.shm import CARRIED, PUBLISH, READ_NEW, READ_SAME
 from dpbal.bench.subjects import VLLM_LOOP, DispatcherSubject, VllmLoop
 from dpbal.bench.traffic import HELD_PER_RANK, RankLoad, Traffic
 from dpbal.composition import compose
@@ -100,19 +100,19 @@ def test_scale_runs_each_number_of_requests_and_tells_its_memory(
     assert "times the seconds a request of 20" in capsys.readouterr().out
 
 
-def test_shm_has_a_row_for_every_operation_beside_a_manager(
+def test_shm_has_a_row_for_every_operation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = measured(tmp_path, "shm", "--ranks", "3", "--repeats", "2", "--rounds", "4")
-    rows = {(row["transport"], row["operation"]): row for row in report["rows"]}
+    rows = {(row["carried"], row["operation"]): row for row in report["rows"]}
     operations = (PUBLISH, READ_NEW, READ_SAME)
-    assert list(rows) == [(name, what) for name in TRANSPORTS for what in operations]
-    for (name, what), row in rows.items():
+    assert list(rows) == [(carried, what) for carried in CARRIED for what in operations]
+    for (_, what), row in rows.items():
         assert row["calls"] == 2 * 4 * (3 if what == PUBLISH else 1)
         assert 0 < row["p50_us_min"] <= row["p50_us"] <= row["p50_us_max"]
-        assert (row["share_of_manager"] == 1) == (name == MANAGER)
         assert row["target_us"] is None  # it is for 8 ranks
-    assert MANAGER in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(carried in printed for carried in CARRIED)
 
 
 def test_shm_counts_torn_reads_with_the_seqlock_and_without(
@@ -147,6 +147,13 @@ def test_the_peak_of_memory_grows_with_what_is_used() -> None:
         ("dispatch --ranks 70000", "--ranks may be up to 65536 here, got 70000"),
         ("dispatch --balancer ,", "expected names with commas between them, got ','"),
         ("shm --ranks 0", "expected a whole number from 1 up, got '0'"),
+        ("transport --transport smh", "unknown transport 'smh'; did you mean 'shm'?"),
+        ("transport --pace 0", "expected a number over 0, got '0'"),
+        ("transport --seconds long", "expected a number over 0, got 'long'"),
+        (
+            "transport --ranks 5000",
+            "--ranks may be up to 1024 here, for each is a process, got 5000",
+        ),
         ("shm --torn none", "expected a whole number from 1 up, got 'none'"),
         ("dispatch --seed -1", "expected a whole number from 0 up, got '-1'"),
         ("dispatch --json absent/out.json", "there is no folder absent"),
