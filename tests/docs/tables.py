@@ -82,6 +82,8 @@ PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "fidelity": (partial(study, "fidelity"), ("docs/vllm.md",)),
     "level": (partial(study, "level"), ("docs/level.md",)),
     "prefix": (partial(study, "prefix"), ("docs/prefix.md",)),
+    "transports": (partial(study, "transports"), ("docs/transports.md",)),
+    "faults": (partial(study, "faults"), ("docs/failure_modes.md",)),
     "public measurement": (partial(study, "public_measurement"), ("docs/calibration.md",)),
 }
 """What makes each part, and the pages that have it."""
