@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from dpbal.core import LoadTable
+from dpbal.errors import ConfigError
 from dpbal.registry import Registry
 
 
@@ -219,3 +220,15 @@ class ProcessTransport(Transport):
         Raises:
             DpbalError: If there is nothing at the address, no such rank, or the rank has one.
         """
+
+
+def check_group(ranks: int, dispatchers: int) -> None:
+    """Check the size of a group.
+
+    Raises:
+        ConfigError: If it has no ranks or no dispatchers.
+    """
+    if min(ranks, dispatchers) < 1:
+        raise ConfigError(
+            f"a group has at least 1 rank and 1 dispatcher, got {ranks} and {dispatchers}"
+        )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dpbal.core import LoadTable
-from dpbal.errors import ConfigError, MissingExtraError
+from dpbal.errors import MissingExtraError
 from dpbal.sharedmem import Segment
-from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing
+from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing, check_group
 from dpbal.transports.gather.collective import LOOPBACK, Collective, Gloo, Nccl
 from dpbal.transports.gather.meeting import memory_bytes
 from dpbal.transports.gather.publisher import GatherError, GatherPublisher, parts
@@ -89,10 +89,7 @@ class Gather(ProcessTransport):
             MissingExtraError: If there is no torch.
             SharedMemoryError: If the host has no shared memory, or not enough.
         """
-        if min(ranks, dispatchers) < 1:
-            raise ConfigError(
-                f"a group has at least 1 rank and 1 dispatcher, got {ranks} and {dispatchers}"
-            )
+        check_group(ranks, dispatchers)
         _require_torch()
         return GatherExchange(Slots(ranks, dispatchers))
 

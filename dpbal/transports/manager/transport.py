@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpbal.core import LoadTable
-from dpbal.errors import ConfigError
 from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
-from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing
+from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing, check_group
 from dpbal.transports.manager.group import Group, find
 from dpbal.transports.manager.link import Late, Setup, start, stop
 from dpbal.transports.manager.sender import Sender, get, replace
@@ -27,7 +26,7 @@ from dpbal.transports.records import (
     record_words,
 )
 
-DELAY_S = 0.00025
+DELAY_S = 0.0007
 """Seconds of a rank to publish and then of a dispatcher to read, p50, with 8 ranks and nobody else
 at the lock, on 2 cores of a virtual machine; to be replaced by a measurement of one's own host."""
 
@@ -67,10 +66,7 @@ class Manager(ProcessTransport):
             SharedMemoryError: If the host has no shared memory, which shows who is alive, or the
                 process cannot start.
         """
-        if min(ranks, dispatchers) < 1:
-            raise ConfigError(
-                f"a group has at least 1 rank and 1 dispatcher, got {ranks} and {dispatchers}"
-            )
+        check_group(ranks, dispatchers)
         return ManagerExchange(ranks, dispatchers)
 
     def publisher(self, address: str, rank: int) -> ManagerPublisher:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpbal.core import LoadTable
-from dpbal.errors import ConfigError
 from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
 from dpbal.transports.base import (
     TRANSPORTS,
@@ -17,6 +16,7 @@ from dpbal.transports.base import (
     Publisher,
     Subscriber,
     Timing,
+    check_group,
 )
 from dpbal.transports.records import CLOSED, EPOCH, split
 from dpbal.transports.shm.slots import HEADER_WORDS, Slots, find
@@ -48,10 +48,7 @@ class Shm(ProcessTransport):
             ConfigError: For a group without ranks or dispatchers.
             SharedMemoryError: If the host has no shared memory, or not enough.
         """
-        if min(ranks, dispatchers) < 1:
-            raise ConfigError(
-                f"a group has at least 1 rank and 1 dispatcher, got {ranks} and {dispatchers}"
-            )
+        check_group(ranks, dispatchers)
         return ShmExchange(Slots(ranks, dispatchers))
 
     def publisher(self, address: str, rank: int) -> ShmPublisher:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dpbal.core import LoadTable
 from dpbal.errors import ConfigError
 from dpbal.sharedmem import when_gone
-from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing
+from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing, check_group
 
 if TYPE_CHECKING:
     from dpbal.transports.zmq.reports import ZmqPublisher, ZmqSubscriber
@@ -87,10 +87,7 @@ class Zmq(ProcessTransport):
         from dpbal.transports.zmq.group import Group
         from dpbal.transports.zmq.ports import LAST_PORT, hold_ports
 
-        if min(ranks, dispatchers) < 1:
-            raise ConfigError(
-                f"a group has at least 1 rank and 1 dispatcher, got {ranks} and {dispatchers}"
-            )
+        check_group(ranks, dispatchers)
         if not self.hosts:
             sockets = Sockets.create(Path(tempfile.gettempdir()), "loads")
             group = Group(ranks, dispatchers, sockets.address)
