@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from random import Random
 from typing import Any
 
 from dpbal.bench.transport_case import DISPATCH, LOOK, RATE, Case, Spread
-from dpbal.bench.transport_cell import end_with_parent
+from dpbal.sharedmem import end_with_parent
 
 IN_FLIGHT = 64
 """Requests of each rank that it has not acknowledged, for it did so every 40 steps."""
@@ -69,7 +70,7 @@ def choose(shared: Shared, request_id: int, tokens: int) -> int:
 
 def measure(case: Case) -> dict[str, Spread]:
     """Time it with ``IN_FLIGHT`` requests a rank, one dispatch after the other, ranks silent."""
-    end_with_parent()
+    end_with_parent(os.getppid())
     random = Random(case.seed)
     whole_us: list[list[float]] = []
     shared_us: list[list[float]] = []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import select
-import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -39,6 +37,7 @@ from dpbal.composition import compose
 from dpbal.core import LoadTable, Request
 from dpbal.errors import DpbalError
 from dpbal.parts import build_dispatcher
+from dpbal.sharedmem import end_with_parent
 from dpbal.transports import Gather, ProcessTransport, Shm, Subscriber
 
 BALANCER = "minimum_tokens"
@@ -72,7 +71,7 @@ def measure(case: Case) -> dict[str, Spread]:
     _load(transport)
     # before the transport starts threads
     with Ranks(case.ranks) as ranks, closing(transport.create(case.ranks, 1)) as exchange:
-        end_with_parent()
+        end_with_parent(os.getppid())
         for rank in range(case.ranks):  # one by one, as a manager cannot answer many at once
             ranks.ask_one(rank, "open", transport, exchange.address)
         table = LoadTable(case.ranks)
@@ -257,17 +256,6 @@ class _Cell:
             found[DISPATCH].append((ended_ns - start_ns) / 1e3)
             total_ns, count = total_ns + ended_ns - start_ns, count + 1
         found[RATE].append(count / (total_ns / 1e9))
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it has ended, however that ends."""
-    parent = os.pidfd_open(os.getppid())
-
-    def wait() -> None:
-        select.select([parent], [], [])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _pause(seconds: float) -> None:

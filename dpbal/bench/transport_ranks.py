@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -111,9 +112,7 @@ class Rank:
     def _begin_step(self) -> float:
         assert self._publisher is not None
         step, self._step = self._step, self._step + 1
-        before_ns = time.perf_counter_ns()
-        self._publisher.step(step)
-        return (time.perf_counter_ns() - before_ns) / 1e3
+        return took_us(partial(self._publisher.step, step))
 
 
 class Ranks:

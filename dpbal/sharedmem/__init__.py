@@ -7,7 +7,15 @@
 
 from __future__ import annotations
 
-from dpbal.sharedmem.ending import when_gone
+from dpbal.sharedmem.ending import end_with_parent, when_gone
 from dpbal.sharedmem.segment import LINE_BYTES, WORD_BYTES, Segment, SharedMemoryError, sweep
 
-__all__ = ["LINE_BYTES", "WORD_BYTES", "Segment", "SharedMemoryError", "sweep", "when_gone"]
+__all__ = [
+    "LINE_BYTES",
+    "WORD_BYTES",
+    "Segment",
+    "SharedMemoryError",
+    "end_with_parent",
+    "sweep",
+    "when_gone",
+]

@@ -74,7 +74,7 @@ class Publisher(ABC):
         Where the ranks of a transport meet, they see it when the ranks have met.
         """
 
-    def step(self, step: int) -> None:
+    def step(self, step: int) -> None:  # noqa: B027 - most have nothing to do
         """Every rank comes to this step of the group, whether or not it has anything to do.
 
         Where the ranks of a transport meet, this is where they may; elsewhere nothing happens.
@@ -82,7 +82,6 @@ class Publisher(ABC):
         Args:
             step: The same number for all ranks, and one more each time; a new wave starts at 0.
         """
-        del step
 
     def rest(self) -> None:  # noqa: B027 - most have nothing to do
         """No rank has anything left to do, and no step follows until one has; as ``step``."""

@@ -27,6 +27,9 @@ VERSION = REPORT_START + column("version")
 RECEIVED_START = REPORT_START + REPORT_WORDS
 """Where it says what the rank has received: the epoch of every dispatcher, then its sequence."""
 
+LOOK_NS = 250_000_000
+"""Nanoseconds between looks at whether silent ranks are there."""
+
 SHAPE = zlib.crc32(repr((REPORT.descr, VECTOR.descr)).encode())
 """Differs where fields do, which is between versions of dpbal."""
 

@@ -32,8 +32,7 @@ class PinnedIsFree(Plain):
         tokens: int = 100,
         *,
         pinned_rank: int | None = None,
-        prefix: int | None = None,
-        now_s: float = 0.0,
+        **given: object,
     ) -> int:
         return super().dispatch(number, tokens) if pinned_rank is None else pinned_rank
 
@@ -47,9 +46,7 @@ class KnowsEveryId(OnlyRanksRelease, PinnedIsFree):
         tokens: int = 0,
         *,
         received: Sequence[int] = (),
-        resident_tokens: int = 0,
-        requests: int = 0,
-        now_s: float = 0.0,
+        **given: object,
     ) -> None:
         for number in received:
             assert number in self.in_flight[rank], "data consistency is wrong"

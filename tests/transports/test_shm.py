@@ -140,7 +140,8 @@ def test_the_example_on_the_page_runs() -> None:
 def test_a_killed_rank_is_not_chosen_though_it_said_nothing(
     exchange: Exchange, start: Callable[[str], Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpbal.transports.shm.transport.LOOK_NS", 0)
+    for module in ("places", "shm.transport"):
+        monkeypatch.setattr(f"dpbal.transports.{module}.LOOK_NS", 0)
     code = f"from dpbal.transports import Shm; p = Shm().publisher({exchange.address!r}, 1)"
     killed = start(code)
     other = Shm().publisher(exchange.address, 0)

@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from dpbal.errors import DpbalError
-from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
+from dpbal.sharedmem import Segment, when_gone
+from dpbal.transports import places
 from dpbal.transports.gather.meeting import Meeting
-from dpbal.transports.records import CLOSED, EPOCH, RecordPublisher
+from dpbal.transports.records import CLOSED, RecordPublisher
 from dpbal.transports.shm.slots import find
 
 LOG = logging.getLogger(__name__)
@@ -64,12 +65,7 @@ class GatherPublisher(RecordPublisher):
 
         name, port = parts(address)
         segment, slots = find(name)
-        slots.check(rank, name)
-        if not segment.claim(rank):
-            raise SharedMemoryError(
-                f"rank {rank} at {name} has a publisher already, in this process or another; "
-                "close that one, or give each rank a number of its own"
-            )
+        places.claim_reports(segment, slots.ranks, rank)
         meeting = Meeting(segment, slots, rank)
         if not meeting.join():
             segment.close()
@@ -77,9 +73,7 @@ class GatherPublisher(RecordPublisher):
                 f"rank {rank} at {name} is too late: the ranks have met without this process, and "
                 f"none can join them later; {ANEW}"
             )
-        start = slots.start(rank)
-        before = segment.array(np.int64, (1 + slots.record_words,), start)
-        super().__init__(slots.dispatchers, after_epoch=int(before[1 + EPOCH]))
+        super().__init__(slots.dispatchers, slots.last_epoch(segment, rank))
         self._slots = [segment.address + slots.start(r) for r in range(slots.ranks)]
         seqlock.write(self._slots[rank], self._record)
         self._write, self._write_state = seqlock.write, seqlock.write_state

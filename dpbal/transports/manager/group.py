@@ -19,8 +19,6 @@ _SHAPE = SHAPE + 1  # no load reports lie here, whatever else looks for some
 class Group:
     """A little shared memory: the shape of the group, the key of its manager, and claimed places.
 
-    The places of publishers come first, by rank, then those of ends for budget vectors.
-
     Attributes:
         segment: In which places are claimed; its name is also the manager's.
         ranks: Number of ranks.
@@ -49,17 +47,6 @@ class Group:
         segment.array(np.int64, (HEADER_WORDS,))[:] = [_SHAPE, ranks, dispatchers, 0]
         _key(segment)[:] = np.frombuffer(secrets.token_bytes(KEY_BYTES), np.uint8)
         return cls(segment)
-
-    def check(self, rank: int) -> None:
-        """Refuse a rank that is not there.
-
-        Raises:
-            SharedMemoryError: If there is no such rank.
-        """
-        if not 0 <= rank < self.ranks:
-            raise SharedMemoryError(
-                f"there is no rank {rank} at {self.segment.name}, which has 0 to {self.ranks - 1}"
-            )
 
     def link(self, loss: str) -> Link:
         """A connection to the manager; ``loss`` says what it means when that does not answer.

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing.managers
-import os
-import select
 import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+from dpbal.sharedmem import end_with_parent
 from dpbal.transports.base import RING
 from dpbal.transports.manager.link import LOADS, LOCK, RINGS, SERVING, Setup, socket_name
 
@@ -90,17 +89,9 @@ def main() -> None:
     """Read a ``Setup`` from the standard input, and serve until its owner ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the owner, whose end ends this
     setup = Setup(**json.loads(sys.stdin.readline()))
-    owner = os.pidfd_open(setup.owner)
-    if os.getppid() != setup.owner:  # it has ended, and another may have its number
-        return
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    end_with_parent(setup.owner)
     state: Any = multiprocessing.managers.Namespace()
     state.loads = [[0] * setup.record_words for _ in range(setup.ranks)]
     server = Server(setup.name, bytes.fromhex(setup.key), state)
     print(SERVING, end="", flush=True)
     server.serve_forever()
-
-
-def _end_with(process: int) -> None:
-    select.select([process], [], [])
-    os._exit(0)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpbal.core import LoadTable
-from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
+from dpbal.sharedmem import Segment, when_gone
+from dpbal.transports import places
 from dpbal.transports.base import TRANSPORTS, Exchange, ProcessTransport, Timing, check_group
 from dpbal.transports.manager.group import Group, find
 from dpbal.transports.manager.link import Late, Setup, start, stop
@@ -19,7 +20,7 @@ from dpbal.transports.manager.vectors import ManagerVectors
 from dpbal.transports.records import (
     CLOSED,
     EPOCH,
-    SERVING,
+    LOOK_NS,
     STATE,
     RecordPublisher,
     RecordSubscriber,
@@ -28,9 +29,6 @@ from dpbal.transports.records import (
 
 DELAY_S = 0.0007
 """Seconds from publishing to visible with 8 ranks, p50 of ``dpbal-bench transport``."""
-
-LOOK_NS = 250_000_000
-"""Nanoseconds between looks at whether silent ranks are alive."""
 
 
 @TRANSPORTS.register("manager")
@@ -120,12 +118,7 @@ class ManagerPublisher(RecordPublisher):
 
     def __init__(self, address: str, rank: int) -> None:
         group = find(address)
-        group.check(rank)
-        if not group.segment.claim(rank):
-            raise SharedMemoryError(
-                f"rank {rank} at {address} has a publisher already, in this process or another; "
-                "close that one, or give each rank a number of its own"
-            )
+        places.claim_reports(group.segment, group.ranks, rank)
         self._link = link = group.link(f"what rank {rank} reports is kept back")
         with link.demanded():
             super().__init__(group.dispatchers, after_epoch=get(link)[rank][EPOCH])
@@ -153,16 +146,11 @@ class ManagerSubscriber(RecordSubscriber):
 
     def __init__(self, address: str, table: LoadTable) -> None:
         group = find(address)
-        ranks, dispatchers = table.received_sequence.shape
-        if (ranks, dispatchers) != (group.ranks, group.dispatchers):
-            raise SharedMemoryError(
-                f"a table of {ranks} ranks and {dispatchers} dispatchers does not fit {address}, "
-                f"which has {group.ranks} and {group.dispatchers}"
-            )
+        places.check_table(group.segment, group.ranks, group.dispatchers, table)
         super().__init__(table)
         self._segment = group.segment
         self._link = group.link("a dispatcher goes on with the reports it has")
-        self._records = [[0] * record_words(dispatchers)] * ranks
+        self._records = [[0] * record_words(group.dispatchers)] * group.ranks
         self._next_look_ns = 0
         self.refresh()
 
@@ -178,15 +166,7 @@ class ManagerSubscriber(RecordSubscriber):
         now_ns = time.monotonic_ns()
         if now_ns >= self._next_look_ns or (states != self._states).any():
             self._next_look_ns = now_ns + LOOK_NS
-            self._look(now_ns)
-
-    def _look(self, now_ns: int) -> None:
-        """Find ranks that have closed, and silent ones whose process has ended in another way."""
-        gone = self._states == CLOSED
-        is_silent = (self._states == SERVING) & (now_ns - self._published_ns > LOOK_NS)
-        for rank in is_silent.nonzero()[0].tolist():
-            gone[rank] = not self._segment.is_claimed(rank)
-        self._table.set_present(~gone)
+            places.look(self._segment, self._table, self._states, self._published_ns)
 
     def close(self) -> None:
         """Look no more."""

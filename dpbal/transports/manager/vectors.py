@@ -7,7 +7,8 @@ from contextlib import suppress
 import numpy as np
 
 from dpbal.core import VECTOR
-from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
+from dpbal.sharedmem import Segment, when_gone
+from dpbal.transports import places
 from dpbal.transports.base import Vectors
 from dpbal.transports.manager.group import find
 from dpbal.transports.manager.link import RINGS, Late, Link
@@ -18,12 +19,7 @@ class ManagerVectors(Vectors):
 
     def __init__(self, address: str, rank: int) -> None:
         group = find(address)
-        group.check(rank)
-        if not group.segment.claim(group.ranks + rank):  # the places before are the publishers'
-            raise SharedMemoryError(
-                f"rank {rank} at {address} publishes budget vectors already, in this process or "
-                "another; close that end, or give each rank a number of its own"
-            )
+        places.claim_vectors(group.segment, group.ranks, rank)
         link = group.link(f"rank {rank} exchanges no budget vectors")
         with link.demanded():
             link.call(RINGS, "clear")

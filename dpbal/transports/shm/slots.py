@@ -9,7 +9,7 @@ import numpy as np
 from dpbal.core import VECTOR
 from dpbal.sharedmem import LINE_BYTES, WORD_BYTES, Segment, SharedMemoryError
 from dpbal.transports.base import RING
-from dpbal.transports.records import SHAPE, record_words
+from dpbal.transports.records import EPOCH, SHAPE, record_words
 
 ERA, WAVE, STEP = 0, 1, 2
 """First words of an entry of a ring: what was the era when it was published, and its version."""
@@ -73,16 +73,10 @@ class Slots(NamedTuple):
         """Bytes from the start of the memory to a rank's ring."""
         return self.start(self.ranks) + rank * RING * self.entry_bytes
 
-    def check(self, rank: int, address: str) -> None:
-        """Check a rank's number.
-
-        Raises:
-            SharedMemoryError: If there is no such rank.
-        """
-        if not 0 <= rank < self.ranks:
-            raise SharedMemoryError(
-                f"there is no rank {rank} at {address}, which has 0 to {self.ranks - 1}"
-            )
+    def last_epoch(self, segment: Segment, rank: int) -> int:
+        """Epoch of the rank's last process, 0 where there was none."""
+        words = segment.array(np.int64, (1 + self.record_words,), self.start(rank))
+        return int(words[1 + EPOCH])
 
 
 def find(address: str) -> tuple[Segment, Slots]:

@@ -8,22 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpbal.core import LoadTable
-from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
+from dpbal.sharedmem import Segment, when_gone
+from dpbal.transports import places
 from dpbal.transports.base import (
     TRANSPORTS,
     Exchange,
     ProcessTransport,
-    Publisher,
     Subscriber,
     Timing,
     check_group,
 )
-from dpbal.transports.records import CLOSED, EPOCH, split
+from dpbal.transports.records import CLOSED, LOOK_NS, RecordPublisher
 from dpbal.transports.shm.slots import HEADER_WORDS, Slots, find
 from dpbal.transports.shm.vectors import ShmVectors
-
-LOOK_NS = 250_000_000
-"""Nanoseconds between looks at whether silent ranks are alive."""
 
 
 @TRANSPORTS.register("shm")
@@ -90,31 +87,18 @@ class ShmExchange(Exchange):
         self._segment.close()
 
 
-class ShmPublisher(Publisher):
+class ShmPublisher(RecordPublisher):
     """A rank's slot, to write."""
 
     def __init__(self, address: str, rank: int) -> None:
         from dpbal.transports.shm import seqlock
 
         segment, slots = find(address)
-        slots.check(rank, address)
-        if not segment.claim(rank):
-            raise SharedMemoryError(
-                f"rank {rank} at {address} has a publisher already, in this process or another; "
-                "close that one, or give each rank a number of its own"
-            )
+        places.claim_reports(segment, slots.ranks, rank)
+        super().__init__(slots.dispatchers, slots.last_epoch(segment, rank))
         self._segment = segment
         self._slot = segment.address + slots.start(rank)
-        self._record = np.zeros(slots.record_words, np.int64)
-        self.report, self.received_epoch, self.received_sequence = split(
-            self._record, slots.dispatchers
-        )
-        before = segment.array(np.int64, (1 + slots.record_words,), slots.start(rank))
-        # a clock may be set back, and a new process of a rank is known by its greater epoch
-        self._epoch = max(time.time_ns(), int(before[1 + EPOCH]) + 1)
-        self._version = 0
         self._publish = seqlock.publish
-        self._record[EPOCH] = self._epoch
         seqlock.write(self._slot, self._record)
         self._end = when_gone(self, _leave, segment, self._slot)
 
@@ -142,12 +126,7 @@ class ShmSubscriber(Subscriber):
         from dpbal.transports.shm import seqlock
 
         segment, slots = find(address)
-        if table.received_sequence.shape != slots:
-            ranks, dispatchers = table.received_sequence.shape
-            raise SharedMemoryError(
-                f"a table of {ranks} ranks and {dispatchers} dispatchers does not fit {address}, "
-                f"which has {slots.ranks} and {slots.dispatchers}"
-            )
+        places.check_table(segment, slots.ranks, slots.dispatchers, table)
         self._segment = segment
         self._table = table
         self._kept = np.zeros((3, slots.ranks), np.int64)
@@ -184,20 +163,9 @@ class ShmSubscriber(Subscriber):
         now_ns = time.monotonic_ns()
         if found == self._states_changed or now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + LOOK_NS
-            if self._segment.is_open:
-                self._look(now_ns)
+            places.look(self._segment, self._table, self._states, self._seen_ns)
             if found == self._states_changed:
                 self._table.update_selectable()
-
-    def _look(self, now_ns: int) -> None:
-        """Find ranks that have closed, and silent ones whose process has ended in another way."""
-        gone = self._states == CLOSED
-        # also before its first report: where ranks meet, there may never be one of anybody
-        has_been = (self._states != CLOSED) & (self._table.reports["epoch"] > 0)
-        is_silent = has_been & (now_ns - self._seen_ns > LOOK_NS)
-        for rank in is_silent.nonzero()[0].tolist():
-            gone[rank] = not self._segment.is_claimed(rank)
-        self._table.set_present(~gone)
 
     def ages_s(self) -> np.ndarray:
         """``float64[ranks]``: seconds since each rank's newest report; infinity for none."""

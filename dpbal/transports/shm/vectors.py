@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dpbal.core import VECTOR
-from dpbal.sharedmem import Segment, SharedMemoryError, when_gone
+from dpbal.sharedmem import Segment, when_gone
+from dpbal.transports import places
 from dpbal.transports.base import Vectors
 from dpbal.transports.shm.slots import ERA_START, VECTOR_START, VECTOR_WORDS, find
 
@@ -17,12 +18,7 @@ class ShmVectors(Vectors):
         from dpbal.transports.shm import rings
 
         segment, slots = find(address)
-        slots.check(rank, address)
-        if not segment.claim(slots.ranks + rank):  # the places before are the publishers'
-            raise SharedMemoryError(
-                f"rank {rank} at {address} publishes budget vectors already, in this process or "
-                "another; close that end, or give each rank a number of its own"
-            )
+        places.claim_vectors(segment, slots.ranks, rank)
         record = np.zeros(VECTOR_START + VECTOR_WORDS, np.int64)
         self.own = record[VECTOR_START:].view(VECTOR)
         self._segment = segment

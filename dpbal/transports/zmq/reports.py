@@ -9,6 +9,7 @@ import numpy as np
 from dpbal.core import LoadTable
 from dpbal.transports.records import (
     CLOSED,
+    LOOK_NS,
     PUBLISHED_NS,
     RecordPublisher,
     RecordSubscriber,
@@ -18,9 +19,6 @@ from dpbal.transports.zmq.ear import Ear
 from dpbal.transports.zmq.group import REPORTS, Group
 from dpbal.transports.zmq.place import Place
 from dpbal.transports.zmq.voice import BODY, Voice
-
-LOOK_NS = 250_000_000
-"""Nanoseconds between looks at whether ranks have gone silent."""
 
 
 class ZmqPublisher(RecordPublisher):
