@@ -146,6 +146,11 @@ class LoadTable:
         """Number of ranks in the group."""
         return len(self.reports)
 
+    @property
+    def present(self) -> np.ndarray:
+        """``bool[ranks]``, ranks whose processes are there, to read only."""
+        return self._present
+
     def set_available(self, rank: int, available: bool) -> None:
         """Take a draining rank out of the choice, or bring it back."""
         self._available[rank] = available

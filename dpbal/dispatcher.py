@@ -59,6 +59,11 @@ class Dispatcher:
 
             self._hits = Hits(self._view, indexer)
 
+    @property
+    def view(self) -> View:
+        """What its balancer saw at the last decision, as it is now. Do not write."""
+        return self._view
+
     def observe(self) -> None:
         """Take in the newest reports, as every dispatch does."""
         restarted = self.ledger.observe(self.table)

@@ -57,6 +57,8 @@ class Ledger:
         in_flight: Totals per rank, to read only.
         outstanding: ``int64[ranks]``, requests dispatched and not released.
         sequence: Number of the last dispatch, 0 before the first.
+        ended_uncovered: Dispatches that ended before a report covered them.
+        forgotten: Those that were in flight to a rank whose process ended.
         unknown_releases: Releases of ids that were not outstanding; ignored, and counted here.
     """
 
@@ -74,6 +76,7 @@ class Ledger:
         self.in_flight = InFlight(counts[0], counts[1], np.zeros(ranks), counts[2])
         self.outstanding = np.zeros(ranks, np.int64)
         self.sequence = 0
+        self.ended_uncovered = self.forgotten = 0
         self.unknown_releases = 0
         self._uncovered: list[deque[_Dispatch]] = [deque() for _ in range(ranks)]
         self._dispatches: dict[int | str, _Dispatch] = {}
@@ -97,6 +100,12 @@ class Ledger:
         self._seen = np.zeros(ranks, np.int64)
         self._found = np.zeros(ranks, np.int64)
         self._found_ranks = self._found.data
+
+    @property
+    def covered(self) -> int:
+        """Dispatches that a report has covered: all that left in another way are counted."""
+        in_flight = int(self.in_flight.requests.sum())
+        return self.sequence - in_flight - self.ended_uncovered - self.forgotten
 
     def charge(self, request: Request, rank: int, prefill_s: float, cached_tokens: int = 0) -> int:
         """Put a request in flight to ``rank`` and return its sequence number.
@@ -156,6 +165,7 @@ class Ledger:
         dispatch.has_ended = True
         self._outstanding[dispatch.rank] -= 1
         if not dispatch.is_covered:  # ended before any report covered it
+            self.ended_uncovered += 1
             self._subtract(dispatch)
             queue = self._uncovered[dispatch.rank]
             while queue and queue[0].has_ended:
@@ -163,6 +173,7 @@ class Ledger:
 
     def forget(self, rank: int) -> None:
         """A rank's process has ended: nothing it was sent is in flight or outstanding any more."""
+        self.forgotten += self._requests[rank]
         self._cover(rank, self.sequence)
         gone = [d.request_id for d in self._dispatches.values() if d.rank == rank]
         for request_id in gone:

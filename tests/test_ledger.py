@@ -266,7 +266,7 @@ def test_totals_are_those_of_a_naive_recount(
     table, ledger = table_of_live_ranks(), Ledger(RANKS, mode=mode)
     ledger.observe(table)
     history: list[Sent] = []
-    unknown = 0
+    unknown = ended = forgotten = 0
     for action, rank, value in actions:
         of_rank = [sent for sent in history if sent.rank == rank]
         if action == "charge":
@@ -280,22 +280,27 @@ def test_totals_are_those_of_a_naive_recount(
             acknowledge(table, rank, received)
             for sent in of_rank:
                 if mode is LedgerMode.overwrite or sent.sequence <= received:
-                    sent.is_covered = True
+                    sent.is_covered |= sent.is_outstanding
         elif action == "release":
             number = value % (len(history) + 1)  # the last is an id that was never sent
             ledger.release(number)
             if number < len(history) and history[number].is_outstanding:
                 history[number].is_outstanding = False
+                ended += not history[number].is_covered
             else:
                 unknown += 1
         else:
             for sent in of_rank:
+                forgotten += sent.is_outstanding and not sent.is_covered
                 sent.is_outstanding = False
             if action == "restart":
                 restart(table, rank)
             else:
                 ledger.forget(rank)
         ledger.observe(table)
+        covered = sum(sent.is_covered for sent in history)
+        released = (ledger.covered, ledger.ended_uncovered, ledger.forgotten)
+        assert released == (covered, ended, forgotten)
         expected = recount(history)
         columns = (*ledger.in_flight, ledger.outstanding)
         for column, theirs in zip(columns, expected, strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter_ns, sleep
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,7 @@ def _client(kind: type[DPLBAsyncMPClient], ranks: int) -> Any:
     client.client_index = 0
     client.core_engines = [rank.to_bytes(2, "little") for rank in range(ranks)]
     client.eng_start_index = 0
+    client.resources = SimpleNamespace(engine_dead=False)
     client.reqs_in_flight = {}
     client.engine_inflight = Counter()
     client.lb_engines = []

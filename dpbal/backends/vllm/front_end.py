@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -15,7 +16,10 @@ from dpbal.core import Placement, Request
 from dpbal.indexers import Nothing, SharedRecord
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dpbal.backends.vllm.kv_events import GroupSubscriber
+    from dpbal.backends.vllm.metrics.counts import Counts, Ending
     from dpbal.dispatcher import Dispatcher
     from dpbal.indexers.kv_events import KvEvents
     from dpbal.transports.base import Subscriber
@@ -44,6 +48,12 @@ class FrontEnd:
         dilation: How many times slower than the profile the ranks are.
         decisions: Takes each decision; None where nobody asks.
         events: Tells their indexers what ranks' prefix caches hold; None where none listens.
+        reaches_hosts: Whether ranks may be on other hosts, with clocks of their own.
+
+    Attributes:
+        dispatchers: As given.
+        names: vLLM's number of each rank; another one where the group is a part of vLLM's.
+        counts: What has happened, for metrics; None where nobody asks.
     """
 
     def __init__(
@@ -53,14 +63,19 @@ class FrontEnd:
         dilation: float = 1.0,
         decisions: list[Decision] | None = None,
         events: GroupSubscriber | None = None,
+        reaches_hosts: bool = False,
     ) -> None:
         self._turns = itertools.cycle(dispatchers)
         self._subscriber = subscriber
         self._dilation = dilation
         self._owners: dict[str, Dispatcher] = {}
         self.dispatchers = dispatchers
+        self.names: Sequence[int] = range(dispatchers[0].table.ranks)
         self._decisions = decisions
         self._events = events
+        self._reaches_hosts = reaches_hosts
+        self._reported_s = cast("memoryview[float]", dispatchers[0].table.reports["time_s"].data)
+        self.counts: Counts | None = None
 
     @classmethod
     def connect(
@@ -92,7 +107,8 @@ class FrontEnd:
 
             indexers = cast("list[KvEvents]", list(listening.values()))
             events = GroupSubscriber(address(EVENTS), indexers, table.ranks)
-        return cls(dispatchers, subscriber, settings.dilation, decisions, events)
+        reaches_hosts = settings.transport.reaches_hosts
+        return cls(dispatchers, subscriber, settings.dilation, decisions, events, reaches_hosts)
 
     def dispatch(
         self,
@@ -115,7 +131,8 @@ class FrontEnd:
         dispatcher = next(self._turns)
         self.take_in_events()
         self._subscriber.refresh()
-        now_s = time.monotonic() / self._dilation
+        clock_s = time.monotonic()
+        now_s = clock_s / self._dilation
         request = Request(
             request_id,
             now_s,
@@ -128,18 +145,30 @@ class FrontEnd:
         )
         placement = dispatcher.dispatch(request, now_s)
         self._owners[request_id] = dispatcher
-        ledger = dispatcher.ledger
+        ledger, counts = dispatcher.ledger, self.counts
         if self._decisions is not None:
             took_ns = time.perf_counter_ns() - start_ns
             self._decisions.append(Decision(request_id, ledger.dispatcher, took_ns))
+        if counts is not None:
+            took_s = (time.perf_counter_ns() - start_ns) / 1e9
+            rank = placement.rank
+            counts.dispatched(rank, pinned_rank is not None, placement.cached_tokens, took_s)
+            self._count_age(counts, rank, clock_s)
         number, epoch = ledger.dispatcher, ledger.epoch
         return placement, Dispatched(number, epoch, placement.sequence, placement.cached_tokens)
 
-    def finish(self, request_id: str) -> None:
-        """A request has ended, however it ended; one that was not dispatched here is ignored."""
+    def finish(self, request_id: str, ending: Ending | None = None) -> None:
+        """A request has ended; one that was not dispatched here is ignored.
+
+        Args:
+            request_id: Which.
+            ending: How, for metrics.
+        """
         dispatcher = self._owners.pop(request_id, None)
         if dispatcher is not None:
             dispatcher.finish(request_id)
+            if self.counts is not None and ending is not None:
+                self.counts.endings[ending] += 1
 
     def take_in_events(self) -> None:
         """Take in what has happened in the ranks' prefix caches, if anybody listens."""
@@ -158,6 +187,10 @@ class FrontEnd:
         for dispatcher in self.dispatchers:
             dispatcher.observe()
 
+    def ages_s(self) -> np.ndarray:
+        """``float64[ranks]``: seconds since each rank's newest report; infinity for none."""
+        return self._subscriber.ages_s()
+
     def close(self) -> None:
         """Look no more."""
         self._subscriber.close()
@@ -166,6 +199,17 @@ class FrontEnd:
         for dispatcher in self.dispatchers:
             if isinstance(dispatcher.indexer, SharedRecord):
                 dispatcher.indexer.close()
+
+    def _count_age(self, counts: Counts, rank: int, clock_s: float) -> None:
+        """Count how old a rank's report is, if it has one."""
+        if self._reaches_hosts:
+            age_s = self._subscriber.ages_s().item(rank)
+            if age_s < math.inf:
+                counts.ages_s.add(age_s)
+            return
+        reported_s = self._reported_s[rank]  # a twentieth of what it costs to ask for all
+        if reported_s:
+            counts.ages_s.add(clock_s - reported_s)
 
 
 def _reads_hashes(dispatcher: Dispatcher) -> bool:

@@ -37,6 +37,7 @@ class Pacing:
         own: ``VECTOR[1]``, to be filled before ``begin``.
         lag: As given.
         limit_tokens: Most prefill tokens in the step; the seconds may allow fewer.
+        limit_s: Most seconds of prefill in it.
         is_alone: Whether the step has been limited without knowledge of the other ranks.
         steps: Steps begun.
         alone_steps: Those without knowledge of the other ranks.
@@ -66,7 +67,7 @@ class Pacing:
         self.steps = 0
         self.alone_steps = 0
         self.limit_tokens = UNLIMITED
-        self._limit_s = math.inf
+        self.limit_s = math.inf
         self.restart()
 
     def begin(self, wave: int, step: int) -> None:
@@ -87,13 +88,13 @@ class Pacing:
         self.is_alone = known < 0 or not self._exchange.read(wave, known, self._vectors)
         if self.is_alone:
             self.alone_steps += 1
-            self.limit_tokens, self._limit_s = UNLIMITED, self._budget.alone_s(self.own)
+            self.limit_tokens, self.limit_s = UNLIMITED, self._budget.alone_s(self.own)
         else:
             self._ask(step)
 
     def restart(self) -> None:
         """The step is scheduled: nothing of it has been given away."""
-        self._left_tokens, self._left_s = self.limit_tokens, self._limit_s
+        self._left_tokens, self._left_s = self.limit_tokens, self.limit_s
 
     def within(self, context: int, tokens: int) -> int:
         """How many of a request's next tokens may be prefilled, after ``context`` others."""
@@ -115,4 +116,4 @@ class Pacing:
     def _ask(self, step: int) -> None:
         tokens, seconds = self._budget.limits(step, self._vectors)
         self.limit_tokens = tokens.item(self._rank)
-        self._limit_s = seconds.item(self._rank)
+        self.limit_s = seconds.item(self._rank)

@@ -18,10 +18,19 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.metrics.stats import PrefixCacheStats
 
 from dpbal.backends.vllm.acknowledgement import acknowledge, detach
+from dpbal.backends.vllm.hosts import rank_in_group
 from dpbal.backends.vllm.launch import is_emulated_by
-from dpbal.backends.vllm.paced import Paced
+from dpbal.backends.vllm.metrics.telemetry import RankTelemetry, Telemetry
+from dpbal.backends.vllm.metrics.telling import Telling
 from dpbal.backends.vllm.recorder import Recorder
-from dpbal.backends.vllm.settings import EVENTS, RECORDS, REPORTS, Settings, address
+from dpbal.backends.vllm.settings import (
+    EVENTS,
+    RECORDS,
+    REPORTS,
+    TELEMETRY,
+    Settings,
+    address,
+)
 from dpbal.core import column
 from dpbal.errors import ConfigError
 from dpbal.step_time import queued_s
@@ -50,7 +59,7 @@ DECODE_S = column("decode_s")
 OLDEST_WAIT_S = column("oldest_wait_s")
 
 
-class Reporting(Paced):
+class Reporting(Telling):
     """A scheduler that publishes a load report after every step, and acknowledges what it received.
 
     It changes nothing that vLLM does, but for what the group's budget asks.
@@ -65,7 +74,7 @@ class Reporting(Paced):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = Settings.from_environment()
-        rank = self.parallel_config.data_parallel_index
+        rank = rank_in_group(self.parallel_config)
         backend = self.parallel_config.distributed_executor_backend
         folder = os.environ.get(RECORDS)
         dilation = settings.dilation if is_emulated_by(backend) else 1.0
@@ -73,9 +82,25 @@ class Reporting(Paced):
             self._start_events(rank)
         self._start_counting()
         self._start_pacing(self._pacing_of(settings), settings.step_time, dilation)
+        self._start_telling(self._telemetry_of(settings))
         self._start_reporting(
             settings.transport.publisher(address(REPORTS), rank),
             Recorder(Path(folder), rank) if folder else None,
+        )
+
+    def _telemetry_of(self, settings: Settings) -> RankTelemetry | None:
+        """Where this rank counts for an operator; None where nobody asked for metrics."""
+        place = os.environ.get(TELEMETRY)
+        if not place or not self.log_stats:
+            return None
+        parallel = self.parallel_config
+        rank = parallel.data_parallel_index
+        is_whole = parallel.data_parallel_size_local == parallel.data_parallel_size
+        return RankTelemetry(
+            Telemetry.attach(place),
+            rank,
+            settings.is_lockstep and is_whole and rank == 0,
+            self.vllm_config.max_concurrent_batches,
         )
 
     def _start_reporting(self, publisher: Publisher, recorder: Recorder | None) -> None:
@@ -158,6 +183,7 @@ class Reporting(Paced):
 
     def rest(self) -> None:
         """No rank of the group has anything left to do."""
+        super().rest()
         self._publisher.rest()
 
     def _take_lookups(self) -> tuple[int, int]:
