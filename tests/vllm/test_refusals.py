@@ -22,8 +22,12 @@ from tests.vllm.settings import FOLLOWING, Serve, config
         ({"data_parallel_size": 1}, "over 1 rank; type --data-parallel-size N"),
         ({"data_parallel_size": 4}, "the ranks of one host, and 2 of 4 are on this one; .*zmq"),
         (
-            {"data_parallel_size": 4, "data_parallel_hybrid_lb": True},
-            "leave out --data-parallel-hybrid-lb, and start the other hosts with --headless",
+            {
+                "data_parallel_size": 6,
+                "data_parallel_size_local": 3,
+                "data_parallel_hybrid_lb": True,
+            },
+            "vLLM was asked for 3 ranks of its own here; set group.ranks to 3",
         ),
         (
             {"data_parallel_size": 3, "data_parallel_size_local": 3},

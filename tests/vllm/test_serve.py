@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,12 +17,13 @@ from typing import Any
 import pytest
 
 from dpbal.backends.vllm import model
+from dpbal.backends.vllm.serve.endpoints import HEALTH
 from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import CONFIG
 from dpbal.core import LoadTable
 from dpbal.sharedmem.segment import FOLDER
 from dpbal.transports import Shm, Zmq
-from tests.vllm.place import Place
+from tests.vllm.place import PATIENCE_S, Place
 from tests.vllm.settings import FOLLOWING, write
 
 AT_ONCE = 16
@@ -55,6 +57,16 @@ def is_healthy(url: str) -> bool:
         return False
 
 
+def states(url: str) -> list[str]:
+    """Of all ranks, as the front end sees them."""
+    try:
+        answer = urllib.request.urlopen(f"{url}{HEALTH}", timeout=60)
+    except urllib.error.HTTPError as error:  # one is not ready
+        answer = error
+    with answer:
+        return [rank["state"] for rank in json.load(answer)["ranks"]]
+
+
 def complete(url: str, name: str, tokens: list[int]) -> list[int]:
     body = {
         "model": name,
@@ -79,6 +91,7 @@ def start(place: Place, served: str, config: Path, *arguments: str) -> subproces
     return place.start(
         *("vllm", "serve", served, "--host", "127.0.0.1"),
         *("--skip-tokenizer-init", "--load-format", "dummy", "--enforce-eager"),
+        "--disable-uvicorn-access-log",  # nobody reads the pipe until the end
         *("--dtype", "bfloat16", "--max-model-len", "1024", "--block-size", "16"),
         *("--distributed-executor-backend", EXECUTOR, "--data-parallel-size", "2"),
         *arguments,
@@ -130,7 +143,7 @@ def test_every_front_end_process_gets_its_requests_acknowledged(place: Place) ->
     assert table.reports["holding_tokens"].tolist() == [0, 0]
     subscriber.close()
     server.send_signal(signal.SIGINT)
-    server.communicate(timeout=60)
+    server.communicate(timeout=PATIENCE_S)
     place.wait(lambda: not place.left()["processes"], "a clean end")
     assert place.left()["segments"] == place.left()["folders"] == []
 
@@ -170,14 +183,16 @@ def test_ranks_of_two_hosts_are_balanced_until_one_host_dies(place: Place) -> No
     place.wait(lambda: max(received()) == AT_ONCE, "all acknowledgements", first)
     assert min(received()) > 0
     assert table.reports["holding_tokens"].tolist() == [0, 0]
+    assert states(url) == ["ready", "ready"]
     last = received()[1]
     place.engines()[1].kill()
-    second.communicate(timeout=60)
+    second.communicate(timeout=PATIENCE_S)
     place.wait(lambda: bool(received()) and not table.selectable[1], "silence of a host", first)
+    place.wait(lambda: states(url) == ["ready", "gone"], "a rank that is gone", first)
     send()
     place.wait(lambda: received() == [2 * AT_ONCE, last], "all acknowledgements", first)
     subscriber.close()
     exchange.close()
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
+    first.communicate(timeout=PATIENCE_S)
     place.wait(place.is_empty, "a clean end")

@@ -1,4 +1,4 @@
-"""Forked processes that do not outlive the one they were forked from, however that one ends."""
+"""Forked processes that end with the one they were forked from, and that do not end it."""
 
 from __future__ import annotations
 
@@ -42,3 +42,16 @@ def mortal_children() -> Iterator[None]:
         yield
     finally:
         forks.is_open = False
+
+
+def deaf_children() -> None:
+    """Have processes that are forked from now on keep their signals to themselves.
+
+    A process that is forked from one with an event loop tells that loop of every signal that it
+    receives itself, so that the end of an engine looks like SIGTERM to the server.
+    """
+    os.register_at_fork(after_in_child=_deaf)
+
+
+def _deaf() -> None:
+    signal.set_wakeup_fd(-1)

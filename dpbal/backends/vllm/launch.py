@@ -7,14 +7,21 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from vllm.logger import init_logger
+
 from dpbal.backends.vllm import indexing
-from dpbal.backends.vllm.refusals import refuse
+from dpbal.backends.vllm.children import deaf_children
+from dpbal.backends.vllm.hosts import group_size
+from dpbal.backends.vllm.metrics.telemetry import Telemetry
+from dpbal.backends.vllm.refusals import refuse, refuse_backend, refuse_distance
+from dpbal.backends.vllm.serve.combination import describe
 from dpbal.backends.vllm.server import EXECUTOR
-from dpbal.backends.vllm.settings import BARRIER, REPORTS, Settings
-from dpbal.errors import ConfigError
+from dpbal.backends.vllm.settings import BARRIER, REPORTS, TELEMETRY, Settings
 
 if TYPE_CHECKING:
     from dpbal.backends.vllm.indexing import Shared
+
+LOG = init_logger(f"vllm.{__name__}")  # vLLM shows what is below its own name
 
 Method = Callable[..., Any]
 
@@ -27,11 +34,7 @@ def coordinating(start: Method) -> Method:
 
     @wraps(start)
     def start_coordinator(self: Any, parallel_config: Any, *args: Any, **kwargs: Any) -> None:
-        if parallel_config.data_parallel_size_local == 0:
-            raise ConfigError(
-                "dpbal needs a rank beside the front ends, where it meets the others; "
-                "type --data-parallel-size-local 1 or more"
-            )
+        refuse_distance(parallel_config.data_parallel_size_local)
         if is_emulated_by(parallel_config.distributed_executor_backend):
             _fork_from_now_on()
         start(self, parallel_config, *args, **kwargs)
@@ -52,13 +55,16 @@ def starting(start: Method, settings: Settings) -> Method:
         is_emulated = is_emulated_by(kwargs["executor_class"])
         refuse(vllm_config, settings, is_emulated)
         parallel = vllm_config.parallel_config
-        ranks = parallel.data_parallel_size
+        ranks = group_size(parallel)
         dispatchers = settings.dispatchers(parallel._api_process_count)
         shared: dict[str, Shared] = {}
         self.dpbal_shared = shared
         try:
             shared[REPORTS] = settings.transport.create(ranks, dispatchers)
             shared.update(indexing.share(vllm_config, settings))
+            os.environ.pop(TELEMETRY, None)  # of an earlier server in this process
+            if kwargs.get("log_stats") and not settings.is_native:
+                shared[TELEMETRY] = Telemetry.create(parallel.data_parallel_size)
             if is_emulated:
                 vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
                 _fork_from_now_on()
@@ -67,6 +73,7 @@ def starting(start: Method, settings: Settings) -> Method:
 
                     shared[BARRIER] = Barrier.create(ranks)
             os.environ.update({name: place.address for name, place in shared.items()})
+            LOG.info("dpbal: %s", describe(settings, ranks))
             start(self, *args, **kwargs)
         except BaseException:
             _remove(self)
@@ -93,9 +100,7 @@ def refusing_ray(start: Method) -> Method:
 
     @wraps(start)
     def refuse_to_start(self: Any, *args: Any, **kwargs: Any) -> None:
-        raise ConfigError(
-            "dpbal cannot balance engines that Ray starts; type --data-parallel-backend mp"
-        )
+        refuse_backend("ray")
 
     return refuse_to_start
 
@@ -111,6 +116,7 @@ def _fork_from_now_on() -> None:
     # vLLM's own default, which its CPU platform overrides for the sake of its workers: without
     # them, processes start at once from the modules that are loaded here
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    deaf_children()
 
 
 def _remove(manager: Any) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import unwrap
 from typing import TYPE_CHECKING, Any
 
 from dpbal.backends.vllm.children import mortal_children
-from dpbal.backends.vllm.settings import CONFIG, Settings
+from dpbal.backends.vllm.settings import CONFIG, REPORTS, Settings
 from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,9 +21,15 @@ if TYPE_CHECKING:
 SUPPORTED = ("0.32.",)
 """Versions of vLLM that the plug-in knows, by how they begin."""
 
+SERVE = "vllm.entrypoints.cli.serve"
+"""The module of ``vllm serve``."""
+
+LAUNCHER = "vllm.entrypoints.launchers.launcher"
+"""The module of its HTTP server."""
+
 
 def register() -> None:
-    """Let dpbal balance this process's part of a vLLM server, if ``DPBAL_CONFIG`` names a config.
+    """Let dpbal balance this process's part of a vLLM server, if ``DPBAL_CONFIG`` says how.
 
     Raises:
         ConfigError: If the config has a mistake, or this vLLM is not one that dpbal knows.
@@ -29,8 +37,13 @@ def register() -> None:
     if not os.environ.get(CONFIG):
         return
     settings = Settings.from_environment()
-    settings.check()
+    if not os.environ.get(REPORTS):
+        # whoever started this process has done it otherwise, and it loads numba, beside which
+        # the workers of vLLM's CPU backend cannot start: they stumble over llvmlite
+        settings.check()
     install(settings, lambda *size: _front_end(settings, *size))
+    _end_with_engines()
+    _answer_health(settings)
 
 
 @contextmanager
@@ -61,7 +74,7 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     Raises:
         ConfigError: If this vLLM is not one that dpbal knows.
     """
-    _check_version()
+    check_version()
     from vllm.config import SchedulerConfig
     from vllm.v1.engine import core_client
     from vllm.v1.engine.coordinator import DPCoordinator
@@ -85,18 +98,59 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     if not settings.is_native:
         from dpbal.backends.vllm.client import balanced_client
 
-        places.append((core_client, "DPLBAsyncMPClient", lambda _: balanced_client(make_front_end)))
+        places.append(
+            (core_client, "DPLBAsyncMPClient", lambda _: balanced_client(make_front_end, settings))
+        )
     return [_replace(*place) for place in places]
 
 
+def _end_with_engines() -> None:
+    """Have a server whose engine died say so, to its clients, in its log and by its status."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.utils import CoreEngineProcManager
+
+    from dpbal.backends.vllm.serve.deaths import failing, failing_requests, finding_others, watching
+    from dpbal.backends.vllm.serve.drain import draining, refusing
+
+    deaths: list[str] = []  # of engines that this process has started
+    _replace(CoreEngineProcManager, "monitor_engine_liveness", lambda own: watching(own, deaths))
+    _replace(AsyncLLM, "shutdown", lambda own: failing_requests(draining(own)))
+    _replace(AsyncLLM, "check_admission", refusing)
+    # else this is no process that has them, and they need not be loaded for it
+    if LAUNCHER in sys.modules:
+        _replace(sys.modules[LAUNCHER], "find_process_using_port", finding_others)
+    if SERVE in sys.modules:
+        command = sys.modules[SERVE].ServeSubcommand
+        _replace(command, "cmd", lambda own: failing(own, deaths))
+
+
+def _answer_health(settings: Settings) -> None:
+    """Have a server answer how its ranks are."""
+    from vllm import plugins
+
+    from dpbal.backends.vllm.serve.endpoints import adding_health
+
+    _replace(plugins, "load_endpoint_plugins", lambda own: adding_health(own, settings))
+
+
 def _replace(owner: Any, name: str, change: Callable[[Any], Any]) -> Callable[[], None]:
-    before = getattr(owner, name)
     # vLLM may load its plug-ins more than once; the last installation takes the place of the others
-    setattr(owner, name, change(getattr(before, "__wrapped__", before)))
-    return lambda: setattr(owner, name, before)
+    changed = change(unwrap(getattr(owner, name)))
+    if name in vars(owner):
+        before = vars(owner)[name]  # a static method as such
+        undo = lambda: setattr(owner, name, before)  # noqa: E731
+    else:
+        undo = lambda: delattr(owner, name)  # noqa: E731
+    setattr(owner, name, changed)
+    return undo
 
 
-def _check_version() -> None:
+def check_version() -> None:
+    """Refuse a vLLM whose inside dpbal does not know.
+
+    Raises:
+        ConfigError: With those that it does.
+    """
     import vllm
 
     version = vllm.__version__
@@ -111,7 +165,7 @@ def _check_version() -> None:
 def _front_end(settings: Settings, ranks: int, number: int, count: int) -> FrontEnd:
     """The front end of one process of a server."""
     from dpbal.backends.vllm import indexing
-    from dpbal.backends.vllm.front_end import FrontEnd
+    from dpbal.backends.vllm.serve.logged import LoggedFrontEnd
     from dpbal.core import LoadTable
     from dpbal.parts import build_dispatcher
 
@@ -119,4 +173,4 @@ def _front_end(settings: Settings, ranks: int, number: int, count: int) -> Front
     indexer = indexing.start(settings, ranks, number, count)
     epoch = time.time_ns()
     dispatcher = build_dispatcher(settings.config, table, number, epoch, indexer)
-    return FrontEnd.connect(settings, [dispatcher])
+    return LoggedFrontEnd.connect(settings, [dispatcher])

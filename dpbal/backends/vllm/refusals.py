@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dpbal.backends.vllm import indexing
+from dpbal.backends.vllm.hosts import group_size
 from dpbal.backends.vllm.settings import Settings
 from dpbal.errors import ConfigError
 
@@ -36,15 +37,23 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
     if parallel.data_parallel_external_lb:
         raise ConfigError(
             "with an external load balancer vLLM's front end does not choose the rank; "
-            "leave out --data-parallel-external-lb and --data-parallel-rank"
+            "leave out --data-parallel-external-lb and --data-parallel-rank, and give each host "
+            "two ranks or more with --data-parallel-hybrid-lb"
         )
     if ranks < 2:
         raise ConfigError(
             f"there is nothing to balance over {ranks} rank; type --data-parallel-size N, "
             "or serve without dpbal"
         )
-    if parallel.data_parallel_size_local != ranks:
-        _refuse_hosts(vllm_config, settings, is_emulated)
+    if parallel.data_parallel_hybrid_lb:
+        _refuse_hybrid(parallel.data_parallel_size_local, settings)
+    elif parallel.data_parallel_size_local != ranks:
+        _refuse_hosts(vllm_config, settings)
+    if parallel.data_parallel_size_local != ranks and is_emulated and settings.is_lockstep:
+        raise ConfigError(
+            "emulated ranks of a lockstep group wait for each other on one host; start all of them "
+            "here, or serve a dense model with group.kind=independent"
+        )
     if is_moe != settings.is_lockstep:
         steps = "in lockstep" if is_moe else "independently"
         raise ConfigError(
@@ -53,14 +62,41 @@ def refuse(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> No
         )
     _refuse_budget(vllm_config, settings)
     indexing.refuse(vllm_config, settings)
-    if is_emulated and ranks != settings.config.group.ranks:
+    own = group_size(parallel)
+    if is_emulated and own != settings.config.group.ranks:
+        here = " of its own here" if own != ranks else ""
         raise ConfigError(
-            f"group.ranks is {settings.config.group.ranks}, but vLLM was asked for {ranks} ranks; "
-            f"set group.ranks to {ranks}"
+            f"group.ranks is {settings.config.group.ranks}, but vLLM was asked for {own} ranks"
+            f"{here}; set group.ranks to {own}"
         )
 
 
-def _refuse_hosts(vllm_config: VllmConfig, settings: Settings, is_emulated: bool) -> None:
+def refuse_backend(backend: str) -> None:
+    """Refuse engines that are started by something that dpbal does not reach.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    if backend == "ray":
+        raise ConfigError(
+            "dpbal cannot balance engines that Ray starts; type --data-parallel-backend mp"
+        )
+
+
+def refuse_distance(local: int) -> None:
+    """Refuse front ends without a rank on their host.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    if local == 0:
+        raise ConfigError(
+            "dpbal needs a rank beside the front ends, where it meets the others; "
+            "type --data-parallel-size-local 1 or more"
+        )
+
+
+def _refuse_hosts(vllm_config: VllmConfig, settings: Settings) -> None:
     """Refuse ranks on several hosts where something of dpbal's reaches only one.
 
     Raises:
@@ -68,11 +104,6 @@ def _refuse_hosts(vllm_config: VllmConfig, settings: Settings, is_emulated: bool
     """
     parallel = vllm_config.parallel_config
     local, ranks = parallel.data_parallel_size_local, parallel.data_parallel_size
-    if parallel.data_parallel_hybrid_lb:
-        raise ConfigError(
-            "with hybrid load balancing the front ends of a host choose among its own ranks only; "
-            "leave out --data-parallel-hybrid-lb, and start the other hosts with --headless"
-        )
     if not settings.transport.reaches_hosts:
         raise ConfigError(
             f"transport {settings.config.transport['name']!r} as configured reaches the ranks of "
@@ -91,10 +122,24 @@ def _refuse_hosts(vllm_config: VllmConfig, settings: Settings, is_emulated: bool
             "indexer 'kv_events' hears of the ranks of one host, and "
             f"{local} of {ranks} are on this one; type indexer=own_record or shared_record"
         )
-    if is_emulated and settings.is_lockstep:
+
+
+def _refuse_hybrid(local: int, settings: Settings) -> None:
+    """Refuse what needs more ranks than the host's own, where its front ends see only those.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    if settings.transport.reaches_hosts:
         raise ConfigError(
-            "emulated ranks of a lockstep group wait for each other on one host; start all of them "
-            "here, or serve a dense model with group.kind=independent"
+            "with hybrid load balancing the front ends of a host choose among its own ranks only; "
+            "leave out transport.hosts, or --data-parallel-hybrid-lb"
+        )
+    if settings.budget.needs_vectors and settings.is_lockstep:
+        raise ConfigError(
+            f"budget {settings.config.budget['name']!r} needs the vectors of all ranks, and with "
+            f"hybrid load balancing a host knows of its own {local}; "
+            "type budget=fixed, interval or time_cap"
         )
 
 

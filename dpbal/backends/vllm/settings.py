@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dpbal.transports.base import ProcessTransport
 
 CONFIG = "DPBAL_CONFIG"
-"""Names the config file that turns the plug-in on; any run's ``config.yaml`` will do."""
+"""Turns the plug-in on: the path of a config, as any run's ``config.yaml``, or one as JSON."""
 
 REPORTS = "DPBAL_REPORTS"
 """Address of the group's load reports; set for a host's engines by whoever starts them."""
@@ -32,6 +33,9 @@ EVENTS = "DPBAL_EVENTS"
 
 DISPATCHES = "DPBAL_DISPATCHES"
 """Address at which front-end processes tell each other what they send where; likewise."""
+
+TELEMETRY = "DPBAL_TELEMETRY"
+"""Address of what ranks count for an operator; likewise, where the server has metrics."""
 
 RECORDS = "DPBAL_RECORDS"
 """Folder that engines write their steps and requests into; they do so only where it is set."""
@@ -49,17 +53,23 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read the config that ``DPBAL_CONFIG`` names.
+        """Read the config that ``DPBAL_CONFIG`` names or holds.
 
         Raises:
-            ConfigError: If it names none, or one with a mistake.
+            ConfigError: If it does neither, or for a mistake in the config.
         """
-        path = os.environ.get(CONFIG)
-        if not path:
+        given = os.environ.get(CONFIG)
+        if not given:
             raise ConfigError(
                 f"{CONFIG} is not set; give the path of a config, such as a run's config.yaml"
             )
-        return cls(load(Path(path)))
+        return cls(parse(given, CONFIG) if given.startswith("{") else load(Path(given)))
+
+    def to_environment(self) -> str:
+        """The config as a value of ``DPBAL_CONFIG``, so that there is no file to leave behind."""
+        from dpbal.config import to_dict
+
+        return json.dumps(to_dict(self.config))
 
     def check(self) -> None:
         """Find mistakes before engines are started with them.
@@ -187,6 +197,26 @@ class Settings:
         return indexer
 
     @property
+    def reads_profile(self) -> bool:
+        """Whether the choice of a rank, or a limit, follows from how long the profile says."""
+        from dpbal.budgets import Interval
+        from dpbal.parts import build
+        from dpbal.signals import Unit
+
+        balancer, signal = (
+            build("balancer", self.config.balancer),
+            build("signal", self.config.signal),
+        )
+        if balancer.chooses and balancer.uses_signal and signal.counts is Unit.seconds:
+            return True
+        return self.limits_prefill and not isinstance(self.budget, Interval)
+
+    @property
+    def limits_prefill(self) -> bool:
+        """Whether the budget has something to do in this group."""
+        return self.is_lockstep and not self.budget.is_static
+
+    @property
     def needs_events(self) -> bool:
         """Whether ranks say what their prefix caches hold."""
         from dpbal.indexers.kv_events import KvEvents
@@ -228,11 +258,6 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: If there is no such file, or something is wrong in it.
     """
-    from omegaconf import DictConfig, OmegaConf
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
-    from dpbal.config import check
-
     try:
         text = path.read_text()
     except OSError as error:
@@ -242,10 +267,28 @@ def load(path: Path) -> Config:
         ) from None
     except UnicodeDecodeError:
         text = ""
+    return parse(text, f"{CONFIG}={path}")
+
+
+def parse(text: str, source: str) -> Config:
+    """A config from YAML or JSON, checked.
+
+    Args:
+        text: All of it.
+        source: Where it is from, for the beginning of a message.
+
+    Raises:
+        ConfigError: If something is wrong in it.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    from dpbal.config import check
+
     try:
         cfg = OmegaConf.create(text)
     except YAMLError:
         cfg = None
     if not isinstance(cfg, DictConfig) or not cfg:
-        raise ConfigError(f"{CONFIG}={path} is not a config of dpbal; give a run's config.yaml")
+        raise ConfigError(f"{source} is not a config of dpbal; give a run's config.yaml")
     return check(cfg)
