@@ -1,6 +1,6 @@
 """Clients that others wrote, 500 requests each, against a server with dpbal: none may fail.
 
-    python -m experiments.serve.clients                  # 6 minutes on 2 cores
+    python -m experiments.serve.clients                  # 3 minutes on 2 cores
     python -m experiments.serve.clients --requests 50    # quickly
 
 Four emulated ranks of a dense model (independent) and of a mixture of experts (lockstep).

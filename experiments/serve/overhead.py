@@ -1,6 +1,6 @@
 """What dpbal costs a server: vLLM's own against dpbal's, on the same requests, in turns.
 
-    python -m experiments.serve.overhead                   # 16 minutes on 2 cores
+    python -m experiments.serve.overhead                   # 14 minutes on 2 cores
     python -m experiments.serve.overhead --rounds 1 --passes 1 --idle-s 10    # quickly
     python -m experiments.serve.overhead --executor cpu --ranks 2              # nothing emulated
 

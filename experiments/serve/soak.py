@@ -1,6 +1,6 @@
 """Half an hour of requests that come, go and are broken off, and then an engine that is killed.
 
-    python -m experiments.serve.soak                                   # 35 minutes on 2 cores
+    python -m experiments.serve.soak                                   # 33 minutes on 2 cores
     python -m experiments.serve.soak --minutes 2 --every-s 2           # quickly
 
 Two servers side by side, dpbal's and vLLM's own, each of four emulated ranks and two API servers.
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import polars
+import polars.selectors as cs
 
 from dpbal.sharedmem.segment import FOLDER
 from experiments.serve import report
@@ -99,6 +100,7 @@ class Watch:
                 for name in ("rss_mb", "own_mb", "fds", "threads", "cpu_s")
             }
             self.rows.append({**common, "kind": kind, "processes": len(of_kind), **sums})
+            common["holds"] = ""  # said once for all kinds
 
     def end(self) -> dict[str, Any]:
         """What is held when the client has gone, and left when the server has."""
@@ -156,7 +158,8 @@ async def lasting(
             for watch in watches:
                 await asyncio.to_thread(watch.look, time.monotonic() - began_s)
             rows = [row for watch in watches for row in watch.rows]
-            polars.DataFrame(rows, infer_schema_length=None).write_csv(file)
+            samples = polars.DataFrame(rows, infer_schema_length=None)
+            samples.with_columns(cs.float().round(3)).write_csv(file)
 
     looks = asyncio.create_task(looking())
     done = await asyncio.gather(

@@ -84,6 +84,7 @@ PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "prefix": (partial(study, "prefix"), ("docs/prefix.md",)),
     "transports": (partial(study, "transports"), ("docs/transports.md",)),
     "faults": (partial(study, "faults"), ("docs/failure_modes.md",)),
+    "serve": (partial(study, "serve"), ("docs/serve.md",)),
     "public measurement": (partial(study, "public_measurement"), ("docs/calibration.md",)),
 }
 """What makes each part, and the pages that have it."""

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 PR_SET_PDEATHSIG = 1
 
@@ -44,6 +45,7 @@ def mortal_children() -> Iterator[None]:
         forks.is_open = False
 
 
+@cache  # a hook cannot be taken back, and one is enough
 def deaf_children() -> None:
     """Have processes that are forked from now on keep their signals to themselves.
 

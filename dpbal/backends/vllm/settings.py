@@ -203,10 +203,8 @@ class Settings:
         from dpbal.parts import build
         from dpbal.signals import Unit
 
-        balancer, signal = (
-            build("balancer", self.config.balancer),
-            build("signal", self.config.signal),
-        )
+        balancer = build("balancer", self.config.balancer)
+        signal = build("signal", self.config.signal)
         if balancer.chooses and balancer.uses_signal and signal.counts is Unit.seconds:
             return True
         return self.limits_prefill and not isinstance(self.budget, Interval)

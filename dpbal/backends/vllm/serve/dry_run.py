@@ -100,8 +100,15 @@ def _changes(plan: Plan) -> Iterator[tuple[str, str]]:
         asked = plan.vllm_config.scheduler_config.async_scheduling
         lasting, is_async = "as without dpbal", bool(asked)
     yield "steps", f"{lasting}; async scheduling {'on' if is_async else 'off'}"
+    if plan.args.api_server_count:
+        has_metrics = not settings.is_native and not plan.args.disable_log_stats
+        yield "paths", "/dpbal/health, " + ("dpbal_* in /metrics" if has_metrics else "no metrics")
+        yield "its end", "with --shutdown-timeout running requests finish, and new ones get a 503"
     yield "a dead rank", "is named in the log, open requests get an error, and the status is 1"
-    yield "the rest", "API, aborts, metrics, waves, KV cache, sampling and weights are vLLM's"
+    yield (
+        "the rest",
+        "API, aborts, vllm:* metrics, waves, KV cache and weights are vLLM's",
+    )
 
 
 def _writing(plan: Plan) -> str:
