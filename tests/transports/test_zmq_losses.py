@@ -30,7 +30,11 @@ class Tap:
         heard: Where they seem to be.
         kind: Of messages.
         ranks: Which of them.
+        kind_out: Of the sockets that are listened to; an XPUB hears nobody whom it is not told of.
         change: What becomes of each message.
+
+    Attributes:
+        outs: These sockets.
     """
 
     def __init__(
@@ -39,18 +43,21 @@ class Tap:
         heard: Exchange,
         kind: str,
         ranks: range,
+        kind_out: int = zmq.PUB,
         change: Change = bytes,
     ) -> None:
         self._context = zmq.Context()
         self._change = change
         self._held: list[tuple[int, bytes]] = []
-        self._in, self._out = [], []
+        self._in, self.outs = [], []
         for rank in ranks:
             self._in.append(self._context.socket(zmq.SUB))
             self._in[-1].subscribe(b"")
             self._in[-1].connect(Group.at(said.address).endpoint(kind, rank))
-            self._out.append(self._context.socket(zmq.PUB))
-            self._out[-1].bind(Group.at(heard.address).endpoint(kind, rank))
+            self.outs.append(self._context.socket(kind_out))
+            if kind_out == zmq.XPUB:
+                self.outs[-1].setsockopt(zmq.XPUB_MANUAL, 1)
+            self.outs[-1].bind(Group.at(heard.address).endpoint(kind, rank))
 
     def listen(self) -> None:
         """Hold what has been said."""
@@ -62,7 +69,7 @@ class Tap:
         """Pass on what is held, as it is."""
         self.listen()
         for place, message in self._held:
-            self._out[place].send(message)
+            self.outs[place].send(message)
         self._held.clear()
 
     def garble(self, random: Random) -> None:
@@ -71,7 +78,7 @@ class Tap:
         for _ in range(random.randrange(4)):
             if self._held:
                 place, message = self._held[random.randrange(len(self._held))]
-                self._out[place].send(message)
+                self.outs[place].send(message)
         while len(self._held) > 20 or (self._held and random.random() < 0.3):
             self._held.pop(random.randrange(len(self._held)))
 
@@ -108,6 +115,27 @@ def table() -> LoadTable:
 def subscriber(heard: Exchange, table: LoadTable) -> Iterator[Subscriber]:
     with closing(Zmq().subscriber(heard.address, table)) as made:
         yield made
+
+
+def test_a_rank_that_was_not_told_who_listens_is_told_again(
+    said: Exchange, heard: Exchange, table: LoadTable, subscriber: Subscriber
+) -> None:
+    with closing(Tap(said, heard, REPORTS, range(1), zmq.XPUB)) as tap:
+        (out,) = tap.outs
+        publisher = Zmq().publisher(said.address, 0)
+        publisher.publish()
+        for lost in (True, False):
+            until(lambda: bool(out.poll(0)), subscriber.refresh)
+            assert out.recv() == b"\x01"  # it listens to everything
+            if not lost:
+                out.subscribe(b"")  # for it
+
+        def look() -> None:
+            tap.pass_on()
+            subscriber.refresh()
+
+        until(lambda: table.reports["version"].tolist() == [1, 0], look)
+        publisher.close()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -196,7 +224,7 @@ def test_the_clock_of_another_host_may_say_anything(
     before_s = time.monotonic()
     for publisher in publishers:
         publisher.publish()
-    with closing(Tap(said, heard, REPORTS, range(2), elsewhere)) as tap:
+    with closing(Tap(said, heard, REPORTS, range(2), change=elsewhere)) as tap:
 
         def look() -> None:
             tap.pass_on()
@@ -240,7 +268,7 @@ def test_what_others_say_is_left_out_and_named_once(
         (lambda message: message[:5], ["rank 0", "rank 1", "somebody"]),
     ]
     for change, names in turns:
-        with closing(Tap(said, heard, REPORTS, range(2), change)) as tap:
+        with closing(Tap(said, heard, REPORTS, range(2), change=change)) as tap:
             end_s = time.monotonic() + 0.5  # longer than it takes to say it again
             while len(caplog.messages) < len(names) or time.monotonic() < end_s:
                 assert time.monotonic() < end_s + PATIENCE_S

@@ -20,6 +20,10 @@ LOG = logging.getLogger(__name__)
 PATIENCE_NS = 2_000_000_000
 """Nanoseconds of silence after which a rank is out of reach."""
 
+ASK_NS = 1_000_000_000
+"""Nanoseconds of silence after which ranks are told again that somebody listens. Where a socket
+keeps only the newest, libzmq may lose a message, and this one is otherwise sent once."""
+
 _RECONNECT_MS, _RECONNECT_MOST_MS = 50, 500
 _PING_MS, _PONG_MS = 1000, 3000  # of a host that is gone, or a child of a rank, connections stay
 _CONNECT_MS = 1000  # the kernel would ask a host that was down once in a minute
@@ -56,12 +60,14 @@ class Ear:
         self._heard_ns = [0] * group.ranks
         self._differences_ns = [0] * group.ranks
         self._emptied_ns = 0
+        self._listened = [rank for rank in range(group.ranks) if rank != without]
+        self._next_ask_ns = time.monotonic_ns() + ASK_NS
         self._refused: set[int | None] = set()
         self._turn = threading.RLock()  # a socket is for one thread at a time
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._end = when_gone(self, _release, self._socket, self._context)
-        self._listen(group, kind, without)
+        self._listen(group, kind)
 
     def hear(self, take: Callable[[int, np.ndarray], None]) -> None:
         """Hand on what is new, without waiting for more; nothing after ``close``.
@@ -76,6 +82,8 @@ class Ear:
             raise ValueError("this end of a transport is of another process; make one in this")
         socket = self._socket
         with self._turn:
+            if time.monotonic_ns() >= self._next_ask_ns and self._end.alive:
+                self._ask_again()
             # no more than one of each, or those who never stop talking would keep us here
             for _ in range(self._group.ranks):
                 looked_ns = time.monotonic_ns()
@@ -103,7 +111,13 @@ class Ear:
         with self._turn:
             self._end()
 
-    def _listen(self, group: Group, kind: str, without: int | None) -> None:
+    def _ask_again(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._next_ask_ns = now_ns + ASK_NS
+        if any(now_ns - self._heard_ns[rank] > ASK_NS for rank in self._listened):
+            self._socket.subscribe(b"")
+
+    def _listen(self, group: Group, kind: str) -> None:
         socket = self._socket
         socket.setsockopt(zmq.CONFLATE, 1)  # of each rank
         socket.setsockopt(zmq.LINGER, 0)
@@ -116,11 +130,10 @@ class Ear:
         socket.setsockopt(zmq.HEARTBEAT_IVL, _PING_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _PONG_MS)
         socket.setsockopt(zmq.HEARTBEAT_TTL, _PONG_MS)
-        for rank in range(group.ranks):
-            if rank != without:
-                endpoint = group.endpoint(kind, rank)
-                socket.setsockopt(zmq.IPV6, "[" in endpoint)
-                socket.connect(endpoint)
+        for rank in self._listened:
+            endpoint = group.endpoint(kind, rank)
+            socket.setsockopt(zmq.IPV6, "[" in endpoint)
+            socket.connect(endpoint)
 
     def _sort(self, message: bytes, take: Callable[[int, np.ndarray], None]) -> None:
         rank, epoch, number, sent_ns, clock = FROM.unpack_from(message, HEAD.size)
