@@ -6,10 +6,11 @@
 
 Three servers run side by side in each round, each started anew, so that no two rounds share what
 a process happens to be given: vLLM without dpbal, dpbal whose ranks report while vLLM chooses, and
-dpbal that chooses. All are left alone for 45 s, in which their processor time is that of an idle
-server that nobody scrapes; then one after the other is asked, in the order A B C C B A, and the
-others are idle. The order of A, B and C is another one in each round. An asking is an open loop at
-0.7 of the rate that vLLM alone came to in a closed loop, and a closed loop of 64 requests at once.
+dpbal that chooses. All are left alone for 20 s, in which their processor time is that of an idle
+server that nobody scrapes; then one after the other is asked, in the order A B C C B A four times,
+and the others are idle. The order of A, B and C is another one in each round. An asking is an open
+loop at 0.7 of the rate that vLLM alone came to in a closed loop, and a closed loop of 64 requests
+at once.
 
 Prompts are of 32 letters and answers of 8 tokens, streamed, and emulated steps take 10 ms, so that
 the one front-end process has more to do than an engine. The server without dpbal has the same
@@ -149,10 +150,10 @@ def rounds(
 def main() -> None:
     """Run all rounds; rows are written after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="each with servers of its own")
-    parser.add_argument("--passes", type=int, default=1, help="A B C C B A in a round")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each loop")
-    parser.add_argument("--idle-s", type=float, default=45.0, help="seconds of rest in a round")
+    parser.add_argument("--rounds", type=int, default=4, help="each with servers of its own")
+    parser.add_argument("--passes", type=int, default=4, help="of A B C C B A in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each loop")
+    parser.add_argument("--idle-s", type=float, default=20.0, help="seconds of rest in a round")
     parser.add_argument("--rate", type=float, help="requests per second; measured unless given")
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--executor", choices=[kind.name for kind in Executor], default="emulated")

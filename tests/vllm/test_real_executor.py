@@ -38,13 +38,12 @@ def test_text_in_text_out(place: Place) -> None:
     with ThreadPoolExecutor(AT_ONCE) as threads:
         texts = list(threads.map(lambda number: complete(server, number), range(AT_ONCE)))
     assert all(texts)
-    assert complete(server, 0) == texts[0]  # weights are the same on all ranks
     assert min(server.dispatched()) > 0
     server.wait_until_idle()
     (segment,) = FOLDER.glob(f"dpbal-loads-*-{server.process.pid}-*")
     table = LoadTable(RANKS)
     subscriber = Shm().subscriber(segment.name, table)
-    assert table.received_sequence.max() == AT_ONCE + 1
+    assert table.received_sequence.max() == AT_ONCE
     assert (table.received_sequence > 0).all()
     subscriber.close()
     last = Stream(server, AT_ONCE)
