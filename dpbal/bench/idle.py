@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from dpbal.backends.vllm import server
 from dpbal.backends.vllm.backend import Vllm
-from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
+from dpbal.backends.vllm.runs import server
 from dpbal.backends.vllm.settings import Settings
 from dpbal.composition import compose
 from dpbal.experiment import build_parts

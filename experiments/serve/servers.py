@@ -16,8 +16,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from dpbal.backends.vllm import model
-from dpbal.backends.vllm.server import EXECUTOR
+from dpbal.backends.vllm.emulated import EXECUTOR, model
 from dpbal.backends.vllm.settings import CONFIG
 from dpbal.composition import compose
 from dpbal.config import to_dict

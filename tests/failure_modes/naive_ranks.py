@@ -7,14 +7,14 @@ from typing import Any
 
 def reports_always() -> type:
     """dpbal's own, which reports when it has taken in what a step gave, tokens or none."""
-    from dpbal.backends.vllm.scheduler import ReportingScheduler
+    from dpbal.backends.vllm.rank.scheduler import ReportingScheduler
 
     return ReportingScheduler
 
 
 def samples_before_the_end() -> type:
     """smg #2131: the load that goes with a rank's last tokens is read before they end a request."""
-    from dpbal.backends.vllm.scheduler import ReportingScheduler
+    from dpbal.backends.vllm.rank.scheduler import ReportingScheduler
 
     class SamplesBeforeTheEnd(ReportingScheduler):
         is_quiet = False
@@ -35,7 +35,7 @@ def samples_before_the_end() -> type:
 
 def reports_batches() -> type:
     """SGLang before ``on_idle`` reported: loads travel with batches, and there is none."""
-    from dpbal.backends.vllm.scheduler import ReportingScheduler
+    from dpbal.backends.vllm.rank.scheduler import ReportingScheduler
 
     class ReportsBatches(ReportingScheduler):
         is_quiet = False
@@ -53,7 +53,7 @@ def reports_batches() -> type:
 
 def reports_steps() -> type:
     """dpbal before it looked at pauses: who takes no step says nothing."""
-    from dpbal.backends.vllm.scheduler import ReportingScheduler
+    from dpbal.backends.vllm.rank.scheduler import ReportingScheduler
 
     class ReportsSteps(ReportingScheduler):
         is_quiet = False
@@ -72,7 +72,7 @@ def reports_steps() -> type:
 
 def reports_every_turn() -> type:
     """SGLang #39315: ``on_idle`` reported in every turn of the loop, 10,470 times a second."""
-    from dpbal.backends.vllm.scheduler import ReportingScheduler
+    from dpbal.backends.vllm.rank.scheduler import ReportingScheduler
 
     class ReportsEveryTurn(ReportingScheduler):
         def pace(self, *given: Any) -> None:

@@ -8,7 +8,7 @@ from random import Random
 from types import FrameType
 from typing import Any, Protocol
 
-from dpbal.backends.vllm.tally import Tally
+from dpbal.backends.vllm.rank.tally import Tally
 from dpbal.core import Request
 from dpbal.ledger import Ledger
 from tests.failure_modes import naive_counts as naive

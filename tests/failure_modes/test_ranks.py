@@ -28,7 +28,7 @@ def start_rank(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> Star
     """Starts a rank with a scheduler."""
 
     def start(scheduler: MakeScheduler) -> Engine:
-        where = "dpbal.backends.vllm.scheduler.ReportingScheduler"
+        where = "dpbal.backends.vllm.rank.scheduler.ReportingScheduler"
         monkeypatch.setattr(where, scheduler())
         return make_engine()
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dpbal.backends.vllm import model
+from dpbal.backends.vllm.emulated import model
 from dpbal.backends.vllm.settings import (
     BARRIER,
     CONFIG,
@@ -136,7 +136,7 @@ def serve(
     model_folders: dict[GroupKind, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Serve]:
     """Starts no engines, but does what comes before: what would be handed to them."""
-    from dpbal.backends.vllm.executor import EmulatedExecutor
+    from dpbal.backends.vllm.emulated.executor import EmulatedExecutor
     from dpbal.backends.vllm.launch import shutting_down, starting
 
     for name in (REPORTS, BARRIER, EVENTS, DISPATCHES):

@@ -125,7 +125,7 @@ class Engine:
         )
         from vllm.v1.structured_output import StructuredOutputManager
 
-        from dpbal.backends.vllm.scheduler import ReportingAsyncScheduler, ReportingScheduler
+        from dpbal.backends.vllm.rank.scheduler import ReportingAsyncScheduler, ReportingScheduler
 
         spec = FullAttentionSpec(
             block_size=BLOCK, num_kv_heads=1, head_size=16, dtype=torch.bfloat16

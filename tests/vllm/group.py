@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpbal.backends.vllm import model
-from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.emulated import EXECUTOR, model
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.plugin import installed
-from dpbal.backends.vllm.prefixes import Prompt
-from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import Settings
 from dpbal.core import LoadTable, Request
 from dpbal.parts import build_dispatcher

@@ -12,14 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpbal.backends.vllm import model
+from dpbal.backends.vllm.emulated import EXECUTOR, model
 from dpbal.backends.vllm.serve.endpoints import HEALTH
 from dpbal.backends.vllm.settings import CONFIG
 from tests.vllm.place import PATIENCE_S, Place
 
 RANKS = 2
 
-EMULATED = ("--distributed-executor-backend", "dpbal.backends.vllm.executor.EmulatedExecutor")
+EMULATED = ("--distributed-executor-backend", EXECUTOR)
 """Engines without a model; their steps take what the profile says."""
 
 

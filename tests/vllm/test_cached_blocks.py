@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from tests.vllm.cache_events import stored
 from tests.vllm.engine import BLOCK
 
@@ -12,7 +12,7 @@ from tests.vllm.engine import BLOCK
 def test_what_is_more_than_tokens_is_left_out_with_all_that_follows() -> None:
     from vllm.distributed.kv_events import AllBlocksCleared, BlockRemoved
 
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
+    from dpbal.backends.vllm.rank.cached_blocks import CachedBlocks
 
     whole = Prompt(6 * BLOCK, range(6 * BLOCK), BLOCK).block_hashes()
     assert whole is not None
@@ -36,7 +36,7 @@ def test_what_is_more_than_tokens_is_left_out_with_all_that_follows() -> None:
 def test_a_block_that_is_there_twice_is_gone_when_both_are() -> None:
     from vllm.distributed.kv_events import BlockRemoved
 
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
+    from dpbal.backends.vllm.rank.cached_blocks import CachedBlocks
 
     blocks = CachedBlocks(BLOCK, 100)
     blocks.take([stored(2, None, []), stored(2, None, [])])
@@ -47,7 +47,7 @@ def test_a_block_that_is_there_twice_is_gone_when_both_are() -> None:
 
 
 def test_more_blocks_than_there_can_be_are_not_believed() -> None:
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
+    from dpbal.backends.vllm.rank.cached_blocks import CachedBlocks
 
     blocks = CachedBlocks(BLOCK, 4)
     blocks.take([stored(3, None, []), stored(3, None, [])])
@@ -59,7 +59,7 @@ def test_more_blocks_than_there_can_be_are_not_believed() -> None:
 
 
 def test_an_adapter_is_part_of_the_hash() -> None:
-    from dpbal.backends.vllm.cached_blocks import CachedBlocks
+    from dpbal.backends.vllm.rank.cached_blocks import CachedBlocks
 
     own = Prompt(2 * BLOCK, range(2 * BLOCK), BLOCK, lora="a", salt="s").block_hashes()
     event = stored(2, None, [("a", "s"), ("a",)], lora="a")

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.settings import REPORTS, Settings
 from dpbal.core import LoadTable
 from dpbal.parts import build_dispatcher
@@ -35,7 +35,7 @@ class Group:
     def __init__(self, address: str, balancer: str, held: ExitStack) -> None:
         from starlette.datastructures import State
 
-        from dpbal.backends.vllm.front_end import FrontEnd
+        from dpbal.backends.vllm.front_end.front_end import FrontEnd
         from dpbal.backends.vllm.serve.health import Health
 
         settings = Settings(config(balancer={"name": balancer}, dispatchers=TWO))

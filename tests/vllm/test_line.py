@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from dpbal.backends.vllm import line
-from dpbal.backends.vllm.line import Admissible, Line, Waiting
+from dpbal.backends.vllm.rank import line
+from dpbal.backends.vllm.rank.line import Admissible, Line, Waiting
 
 BLOCK = 16
 NOW_S = 1000.0

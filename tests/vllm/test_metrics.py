@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from dpbal.backends.base import REQUEST_RECORD, STEP_RECORD, Records
-from dpbal.backends.vllm import model, recorder
-from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm import recorder
+from dpbal.backends.vllm.emulated import model
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.metrics.families import FAMILIES
 from dpbal.backends.vllm.metrics.telemetry import Telemetry
-from dpbal.backends.vllm.prefixes import Prompt
 from dpbal.backends.vllm.settings import RECORDS, TELEMETRY, Settings
 from dpbal.core import LoadTable
 from dpbal.metrics import straggler_share

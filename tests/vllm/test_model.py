@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbal.backends.vllm import model
+from dpbal.backends.vllm.emulated import model
 
 
 @pytest.fixture(scope="module")

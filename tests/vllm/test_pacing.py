@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dpbal.backends.vllm.acknowledgement import Dispatched, attach
-from dpbal.backends.vllm.barrier import Barrier, LockstepDevice
-from dpbal.backends.vllm.batch import Work
-from dpbal.backends.vllm.device import Ticket
-from dpbal.backends.vllm.pacing import Pacing
+from dpbal.backends.vllm.emulated.barrier import Barrier, LockstepDevice
+from dpbal.backends.vllm.emulated.batch import Work
+from dpbal.backends.vllm.emulated.device import Ticket
+from dpbal.backends.vllm.rank.pacing import Pacing
 from dpbal.core import VECTOR
 from dpbal.step_time import StepTime
 from dpbal.transports import Shm

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dpbal.backends.vllm import plugin
-from dpbal.backends.vllm.front_end import Decision, FrontEnd
-from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.front_end.front_end import Decision, FrontEnd
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.settings import BARRIER, CONFIG, REPORTS, Settings
 from dpbal.core import LoadTable
 from dpbal.errors import ConfigError
@@ -249,7 +249,7 @@ def test_a_scheduler_of_someone_elses_is_refused_unless_it_reports(model_folder:
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from dpbal.backends.vllm.scheduler import (
+    from dpbal.backends.vllm.rank.scheduler import (
         Reporting,
         ReportingAsyncScheduler,
         ReportingScheduler,

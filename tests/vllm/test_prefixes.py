@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dpbal.backends.vllm import plugin
-from dpbal.backends.vllm.front_end import FrontEnd
-from dpbal.backends.vllm.indexing import load
-from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.indexing import load
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.settings import EVENTS, Settings
 from dpbal.core import Request, View
 from dpbal.indexers import INDEXERS
@@ -96,7 +96,7 @@ def test_what_is_expected_in_the_cache_travels_with_the_request(serve: Serve) ->
 
 
 def test_a_reset_is_known_of_ranks_that_have_answered_though_one_fails(serve: Serve) -> None:
-    from dpbal.backends.vllm.client import balanced_client
+    from dpbal.backends.vllm.front_end.client import balanced_client
 
     (made,) = front_ends(serve, 1, RECORDED)
     prompt = Prompt.of(asked(), BLOCK)
@@ -227,7 +227,7 @@ def test_loading_what_an_index_is_compiled_from_leaves_it_as_it_was(name: str) -
 
 def test_processes_that_look_nothing_up_compile_nothing() -> None:
     code = (
-        "import sys, dpbal.backends.vllm.front_end, dpbal.backends.vllm.launch; "
+        "import sys, dpbal.backends.vllm.front_end.front_end, dpbal.backends.vllm.launch; "
         "sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ from tests.vllm.reports import Watched, counted, differences
 PREFIXES = [[9] * 40, [10] * 100]
 """What prompts may begin with, so that there is something in the prefix cache."""
 
-RECOUNT_STEPS = "dpbal.backends.vllm.counting.RECOUNT_STEPS"
+RECOUNT_STEPS = "dpbal.backends.vllm.rank.counting.RECOUNT_STEPS"
 
 both_schedulers = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 

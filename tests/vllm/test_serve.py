@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from dpbal.backends.vllm import model
+from dpbal.backends.vllm.emulated import EXECUTOR, model
 from dpbal.backends.vllm.serve.endpoints import HEALTH
-from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import CONFIG
 from dpbal.core import LoadTable
 from dpbal.sharedmem.segment import FOLDER

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpbal.backends.vllm.emulated import EXECUTOR
 from dpbal.backends.vllm.serve.cli import main
-from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import CONFIG, Settings
 from dpbal.composition import compose
 from dpbal.core import LoadTable

@@ -12,8 +12,7 @@ from functools import partial
 
 import pytest
 
-from dpbal.backends.vllm import model
-from dpbal.backends.vllm.server import EXECUTOR
+from dpbal.backends.vllm.emulated import EXECUTOR, model
 from dpbal.core import LoadTable
 from dpbal.sharedmem.segment import FOLDER
 from dpbal.transports import Shm

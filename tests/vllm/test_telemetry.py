@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dpbal.backends.vllm.batch import Batch
+from dpbal.backends.vllm.emulated.batch import Batch
 from dpbal.backends.vllm.metrics.telemetry import RING, GroupWords, RankTelemetry, Telemetry
 from tests.vllm.engine import COSTS, Engine, MakeEngine
 

@@ -75,7 +75,7 @@ class Vllm(Backend):
             EngineError: If an engine died.
         """
         self.check()
-        from dpbal.backends.vllm.run import Run
+        from dpbal.backends.vllm.runs.run import Run
 
         return Run(self, requests, parts).run(progress)
 

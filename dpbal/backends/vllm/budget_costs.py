@@ -10,7 +10,7 @@ from typing import Any
 from vllm import SamplingParams
 
 from dpbal.backends.vllm.costs import PROMPT_TOKENS, Timed, ask, config_of, reporting, stepper
-from dpbal.backends.vllm.pacing import Pacing
+from dpbal.backends.vllm.rank.pacing import Pacing
 from dpbal.composition import compose
 from dpbal.parts import build, build_step_time
 from dpbal.transports import Shm

@@ -23,11 +23,11 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from dpbal.backends.vllm import model
-from dpbal.backends.vllm.client import balanced_client
-from dpbal.backends.vllm.front_end import FrontEnd
-from dpbal.backends.vllm.pacing import Pacing
-from dpbal.backends.vllm.scheduler import ReportingScheduler
+from dpbal.backends.vllm.emulated import model
+from dpbal.backends.vllm.front_end.client import balanced_client
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
+from dpbal.backends.vllm.rank.pacing import Pacing
+from dpbal.backends.vllm.rank.scheduler import ReportingScheduler
 from dpbal.composition import compose
 from dpbal.core import LoadTable
 from dpbal.parts import build_dispatcher

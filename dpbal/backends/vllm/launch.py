@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.logger import init_logger
 
-from dpbal.backends.vllm import indexing
 from dpbal.backends.vllm.children import deaf_children
+from dpbal.backends.vllm.emulated import EXECUTOR
+from dpbal.backends.vllm.front_end import indexing
 from dpbal.backends.vllm.hosts import group_size
 from dpbal.backends.vllm.metrics.telemetry import Telemetry
 from dpbal.backends.vllm.refusals import refuse, refuse_backend, refuse_distance
 from dpbal.backends.vllm.serve.combination import describe
-from dpbal.backends.vllm.server import EXECUTOR
 from dpbal.backends.vllm.settings import BARRIER, REPORTS, TELEMETRY, Settings
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.indexing import Shared
+    from dpbal.backends.vllm.front_end.indexing import Shared
 
 LOG = init_logger(f"vllm.{__name__}")  # vLLM shows what is below its own name
 
@@ -69,7 +69,7 @@ def starting(start: Method, settings: Settings) -> Method:
                 vllm_config.scheduler_config.async_scheduling = settings.async_scheduling
                 _fork_from_now_on()
                 if settings.is_lockstep:
-                    from dpbal.backends.vllm.barrier import Barrier
+                    from dpbal.backends.vllm.emulated.barrier import Barrier
 
                     shared[BARRIER] = Barrier.create(ranks)
             os.environ.update({name: place.address for name, place in shared.items()})

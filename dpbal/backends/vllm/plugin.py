@@ -15,8 +15,8 @@ from dpbal.backends.vllm.settings import CONFIG, REPORTS, Settings
 from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.client import FrontEndFactory
-    from dpbal.backends.vllm.front_end import FrontEnd
+    from dpbal.backends.vllm.front_end.client import FrontEndFactory
+    from dpbal.backends.vllm.front_end.front_end import FrontEnd
 
 SUPPORTED = ("0.32.",)
 """Versions of vLLM that the plug-in knows, by how they begin."""
@@ -82,9 +82,9 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
     from vllm.v1.engine.utils import CoreEngineActorManager, CoreEngineProcManager
 
     from dpbal.backends.vllm.launch import coordinating, refusing_ray, shutting_down, starting
-    from dpbal.backends.vllm.paced import telling_steps
-    from dpbal.backends.vllm.scheduler import reporting
-    from dpbal.backends.vllm.waves import meeting
+    from dpbal.backends.vllm.rank.paced import telling_steps
+    from dpbal.backends.vllm.rank.scheduler import reporting
+    from dpbal.backends.vllm.rank.waves import meeting
 
     places: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (SchedulerConfig, "get_scheduler_cls", reporting),
@@ -96,7 +96,7 @@ def install(settings: Settings, make_front_end: FrontEndFactory) -> list[Callabl
         (CoreEngineActorManager, "__init__", refusing_ray),
     ]
     if not settings.is_native:
-        from dpbal.backends.vllm.client import balanced_client
+        from dpbal.backends.vllm.front_end.client import balanced_client
 
         places.append(
             (core_client, "DPLBAsyncMPClient", lambda _: balanced_client(make_front_end, settings))
@@ -164,7 +164,7 @@ def check_version() -> None:
 
 def _front_end(settings: Settings, ranks: int, number: int, count: int) -> FrontEnd:
     """The front end of one process of a server."""
-    from dpbal.backends.vllm import indexing
+    from dpbal.backends.vllm.front_end import indexing
     from dpbal.backends.vllm.serve.logged import LoggedFrontEnd
     from dpbal.core import LoadTable
     from dpbal.parts import build_dispatcher

@@ -71,7 +71,7 @@ class Recorder:
             lookups: Tokens that the prefix cache was asked for since the step before, and those
                 that it had.
         """
-        from dpbal.backends.vllm.executor import EmulatedOutput
+        from dpbal.backends.vllm.emulated.executor import EmulatedOutput
 
         if scheduled.total_num_scheduled_tokens == 0:
             self.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpbal.backends.vllm import indexing
+from dpbal.backends.vllm.front_end import indexing
 from dpbal.backends.vllm.hosts import group_size
 from dpbal.backends.vllm.settings import Settings
 from dpbal.errors import ConfigError

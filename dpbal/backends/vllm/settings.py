@@ -12,7 +12,7 @@ from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.device import Device
+    from dpbal.backends.vllm.emulated.device import Device
     from dpbal.budgets import Budget
     from dpbal.config import Config
     from dpbal.indexers import Indexer
@@ -227,8 +227,8 @@ class Settings:
         Raises:
             ConfigError: If the other ranks of a lockstep group cannot be found.
         """
-        from dpbal.backends.vllm.barrier import LockstepDevice
-        from dpbal.backends.vllm.device import IndependentDevice
+        from dpbal.backends.vllm.emulated.barrier import LockstepDevice
+        from dpbal.backends.vllm.emulated.device import IndependentDevice
 
         if not self.is_lockstep:
             return IndependentDevice(self.step_time, self.dilation)

@@ -19,7 +19,7 @@ from dpbal.backends.vllm.serve.combination import signal
 from dpbal.backends.vllm.settings import TELEMETRY, Settings
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.front_end import FrontEnd
+    from dpbal.backends.vllm.front_end.front_end import FrontEnd
 
 PERIOD_S = 1.0
 

@@ -12,7 +12,7 @@ from dpbal.backends.vllm.metrics import families as f
 from dpbal.signals.base import SIGNALS, Reported
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.front_end import FrontEnd
+    from dpbal.backends.vllm.front_end.front_end import FrontEnd
     from dpbal.backends.vllm.metrics.telemetry import RankWords, Telemetry
     from dpbal.backends.vllm.metrics.values import Values
 

@@ -15,7 +15,7 @@ from dpbal.budgets.base import UNLIMITED
 from dpbal.sharedmem import LINE_BYTES, Segment
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.pacing import Pacing
+    from dpbal.backends.vllm.rank.pacing import Pacing
 
 RING = 8
 """Steps of a wave for which a rank's seconds are kept, as for budget vectors."""

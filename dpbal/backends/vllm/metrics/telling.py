@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dpbal.backends.vllm.paced import Paced
+from dpbal.backends.vllm.rank.paced import Paced
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput

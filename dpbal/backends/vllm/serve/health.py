@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from vllm.engine.protocol import EngineClient
 
-    from dpbal.backends.vllm.front_end import FrontEnd
+    from dpbal.backends.vllm.front_end.front_end import FrontEnd
 
 STALLED_S = 10.0
 """A rank with work whose newest report is older has stalled."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.logger import init_logger
 
-from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
 
 if TYPE_CHECKING:
     from dpbal.backends.vllm.acknowledgement import Dispatched

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from dpbal.backends.vllm.hosts import group_size
 from dpbal.backends.vllm.launch import is_emulated_by
+from dpbal.backends.vllm.rank.scheduler import reporting
 from dpbal.backends.vllm.refusals import refuse, refuse_distance
-from dpbal.backends.vllm.scheduler import reporting
 from dpbal.backends.vllm.serve.arguments import engine_config, parse
 from dpbal.backends.vllm.settings import Settings
 from dpbal.config import Config, Group

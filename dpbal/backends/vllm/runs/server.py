@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpbal.backends.base import Parts
-from dpbal.backends.vllm import model
+from dpbal.backends.vllm.emulated import EXECUTOR, model
 from dpbal.backends.vllm.settings import CONFIG, RECORDS
 from dpbal.config import Config, to_dict
 from dpbal.errors import DpbalError
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from dpbal.backends.vllm.backend import Vllm
-
-EXECUTOR = "dpbal.backends.vllm.executor.EmulatedExecutor"
-"""Path of the executor without a model, as vLLM is told."""
 
 
 class EngineError(DpbalError, RuntimeError):

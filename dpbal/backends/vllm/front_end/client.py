@@ -13,10 +13,10 @@ from vllm.v1.engine.core_client import DPLBAsyncMPClient
 from vllm.v1.pool.late_interaction import get_late_interaction_engine_index
 
 from dpbal.backends.vllm.acknowledgement import attach
-from dpbal.backends.vllm.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.front_end import FrontEnd
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.metrics.counts import Ending
 from dpbal.backends.vllm.metrics.endings import endings
-from dpbal.backends.vllm.prefixes import Prompt
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -12,7 +12,7 @@ import numpy as np
 import zmq
 from vllm.distributed.kv_events import EventBatch, EventPublisher
 
-from dpbal.backends.vllm.cached_blocks import CachedBlocks
+from dpbal.backends.vllm.rank.cached_blocks import CachedBlocks
 from dpbal.indexers.base import CACHE_EVENT
 
 if TYPE_CHECKING:

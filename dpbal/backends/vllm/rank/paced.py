@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from vllm.logger import init_logger
 from vllm.v1.request import Request, RequestStatus
 
-from dpbal.backends.vllm.counting import Counting
-from dpbal.backends.vllm.pacing import Pacing
+from dpbal.backends.vllm.rank.counting import Counting
+from dpbal.backends.vllm.rank.pacing import Pacing
 from dpbal.backends.vllm.settings import REPORTS, Settings, address
 from dpbal.core import VECTOR, column
 from dpbal.errors import ConfigError

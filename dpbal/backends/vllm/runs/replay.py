@@ -13,8 +13,8 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from dpbal.backends.base import REQUEST_RECORD, Outcome
-from dpbal.backends.vllm.prompts import prompt
-from dpbal.backends.vllm.server import EngineError, running
+from dpbal.backends.vllm.runs.prompts import prompt
+from dpbal.backends.vllm.runs.server import EngineError, running
 from dpbal.core import Request
 from dpbal.workloads.base import Requests
 

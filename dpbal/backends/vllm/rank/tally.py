@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpbal.backends.vllm.line import Line, Waiting
+from dpbal.backends.vllm.rank.line import Line, Waiting
 
 
 @dataclass

@@ -114,7 +114,7 @@ class Reporting(Telling):
         self._publish()
 
     def _start_events(self, rank: int) -> None:
-        from dpbal.backends.vllm.kv_events import RankPublisher
+        from dpbal.backends.vllm.rank.kv_events import RankPublisher
 
         own, groups = self.kv_event_publisher, self.kv_cache_config.kv_cache_groups
         dcp = self.parallel_config.decode_context_parallel_size

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpbal.backends.base import STEP_RECORD, Emulation, Parts, Records
-from dpbal.backends.vllm import recorder, server
-from dpbal.backends.vllm.front_end import Decision, FrontEnd
-from dpbal.backends.vllm.guard import guarded
+from dpbal.backends.vllm import recorder
+from dpbal.backends.vllm.front_end.front_end import Decision, FrontEnd
 from dpbal.backends.vllm.plugin import installed
-from dpbal.backends.vllm.replay import Replay
+from dpbal.backends.vllm.runs import server
+from dpbal.backends.vllm.runs.guard import guarded
+from dpbal.backends.vllm.runs.replay import Replay
 from dpbal.backends.vllm.settings import Settings
 from dpbal.balancers import BALANCERS
 from dpbal.budgets import BUDGETS

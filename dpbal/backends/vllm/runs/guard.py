@@ -24,7 +24,8 @@ def guarded(folder: Path) -> Iterator[None]:
     Args:
         folder: The run's own.
     """
-    command = [sys.executable, "-m", "dpbal.backends.vllm.guard", str(folder), str(os.getpid())]
+    words = ["-m", "dpbal.backends.vllm.runs.guard", str(folder), str(os.getpid())]
+    command = [sys.executable, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
         try:
             yield

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from dpbal.backends.vllm import indexing
 from dpbal.backends.vllm.acknowledgement import Dispatched
-from dpbal.backends.vllm.prefixes import Prompt
+from dpbal.backends.vllm.front_end import indexing
+from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.settings import EVENTS, REPORTS, Settings, address
 from dpbal.core import Placement, Request
 from dpbal.indexers import Nothing, SharedRecord
@@ -18,8 +18,8 @@ from dpbal.indexers import Nothing, SharedRecord
 if TYPE_CHECKING:
     import numpy as np
 
-    from dpbal.backends.vllm.kv_events import GroupSubscriber
     from dpbal.backends.vllm.metrics.counts import Counts, Ending
+    from dpbal.backends.vllm.rank.kv_events import GroupSubscriber
     from dpbal.dispatcher import Dispatcher
     from dpbal.indexers.kv_events import KvEvents
     from dpbal.transports.base import Subscriber
@@ -103,7 +103,7 @@ class FrontEnd:
         subscriber = settings.transport.subscriber(address(REPORTS), table)
         events = None
         if settings.needs_events:
-            from dpbal.backends.vllm.kv_events import GroupSubscriber
+            from dpbal.backends.vllm.rank.kv_events import GroupSubscriber
 
             indexers = cast("list[KvEvents]", list(listening.values()))
             events = GroupSubscriber(address(EVENTS), indexers, table.ranks)

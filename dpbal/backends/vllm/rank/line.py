@@ -61,7 +61,7 @@ class Line:
     """
 
     def __init__(self) -> None:
-        from dpbal.backends.vllm.line_walk import admissible
+        from dpbal.backends.vllm.rank.line_walk import admissible
 
         self._walk = admissible
         self._places: dict[str, int] = {}

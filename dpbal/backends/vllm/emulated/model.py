@@ -1,6 +1,6 @@
 """A model directory without weights: all that vLLM's engines need to know of an emulated model.
 
-``python -m dpbal.backends.vllm.model FOLDER --tokenizer`` makes one that takes text.
+``python -m dpbal.backends.vllm.emulated.model FOLDER --tokenizer`` makes one that takes text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from dpbal.errors import ConfigError
 
-PROGRAM = "python -m dpbal.backends.vllm.model"
+PROGRAM = "python -m dpbal.backends.vllm.emulated.model"
 
 VOCABULARY = 32_000
 """Token ids of emulated prompts are below it."""
@@ -67,7 +67,7 @@ def write(folder: Path, is_moe: bool, max_model_len: int, has_tokenizer: bool = 
     folder.mkdir()
     config = {**COMMON, **(MOE if is_moe else DENSE), "max_position_embeddings": max_model_len}
     if has_tokenizer:
-        from dpbal.backends.vllm import tokenizer
+        from dpbal.backends.vllm.emulated import tokenizer
 
         config["vocab_size"] = tokenizer.write(folder, max_model_len)
     (folder / "config.json").write_text(json.dumps(config))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
-from dpbal.backends.vllm.tally import Tally
+from dpbal.backends.vllm.rank.tally import Tally
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import NamedTuple
 
-from dpbal.backends.vllm.batch import Work
+from dpbal.backends.vllm.emulated.batch import Work
 from dpbal.step_time import StepTime
 
 LATE_S = 0.001

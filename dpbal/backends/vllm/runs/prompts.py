@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpbal.backends.vllm.model import VOCABULARY
+from dpbal.backends.vllm.emulated.model import VOCABULARY
 from dpbal.core import Request
 
 FIRST = 16

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from dpbal.backends.vllm.device import Device, Ticket
+from dpbal.backends.vllm.emulated.device import Device, Ticket
 from dpbal.errors import DpbalError
 from dpbal.sharedmem import LINE_BYTES, Segment
 from dpbal.step_time import StepTime
@@ -40,7 +40,7 @@ class Barrier(Exchange):
     """
 
     def __init__(self, segment: Segment, ranks: int) -> None:
-        from dpbal.backends.vllm.posts import gather, post
+        from dpbal.backends.vllm.emulated.posts import gather, post
 
         self._segment = segment
         self.address = segment.name

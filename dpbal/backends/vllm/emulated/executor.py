@@ -12,8 +12,8 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 
-from dpbal.backends.vllm.batch import Batch, Sampled, Work
-from dpbal.backends.vllm.device import Device, Step, Ticket
+from dpbal.backends.vllm.emulated.batch import Batch, Sampled, Work
+from dpbal.backends.vllm.emulated.device import Device, Step, Ticket
 from dpbal.backends.vllm.settings import Settings
 from dpbal.errors import ConfigError
 

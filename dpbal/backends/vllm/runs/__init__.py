@@ -1,0 +1,1 @@
+"""Runs of the backend: engines are started, requests replayed, and steps written down."""
