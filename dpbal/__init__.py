@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from dpbal.balancers.base import Balancer as Balancer
     from dpbal.budgets import BUDGETS as BUDGETS
     from dpbal.budgets.base import Budget as Budget
+    from dpbal.budgets.base import Limits as Limits
     from dpbal.capacity.search import find_capacity as find_capacity
+    from dpbal.comparison.comparison import compare as compare
     from dpbal.composition import compose as compose
     from dpbal.config import Config as Config
     from dpbal.core import LoadTable as LoadTable
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from dpbal.modes import LedgerMode as LedgerMode
     from dpbal.signals import SIGNALS as SIGNALS
     from dpbal.signals.base import Signal as Signal
+    from dpbal.signals.base import Unit as Unit
     from dpbal.step_time import StepTime as StepTime
     from dpbal.transports import TRANSPORTS as TRANSPORTS
+    from dpbal.transports.base import Timing as Timing
     from dpbal.transports.base import Transport as Transport
     from dpbal.workloads import WORKLOADS as WORKLOADS
     from dpbal.workloads.base import Requests as Requests
@@ -43,8 +47,9 @@ _HOMES = {
     "dpbal.balancers": ("BALANCERS",),
     "dpbal.balancers.base": ("Balancer",),
     "dpbal.budgets": ("BUDGETS",),
-    "dpbal.budgets.base": ("Budget",),
+    "dpbal.budgets.base": ("Budget", "Limits"),
     "dpbal.capacity.search": ("find_capacity",),
+    "dpbal.comparison.comparison": ("compare",),
     "dpbal.composition": ("compose",),
     "dpbal.config": ("Config",),
     "dpbal.core": ("LoadTable", "Placement", "Request", "View"),
@@ -56,10 +61,10 @@ _HOMES = {
     "dpbal.ledger": ("Ledger",),
     "dpbal.modes": ("GroupKind", "LedgerMode"),
     "dpbal.signals": ("SIGNALS",),
-    "dpbal.signals.base": ("Signal",),
+    "dpbal.signals.base": ("Signal", "Unit"),
     "dpbal.step_time": ("StepTime",),
     "dpbal.transports": ("TRANSPORTS",),
-    "dpbal.transports.base": ("Transport",),
+    "dpbal.transports.base": ("Timing", "Transport"),
     "dpbal.workloads": ("WORKLOADS",),
     "dpbal.workloads.base": ("Requests", "Workload"),
 }

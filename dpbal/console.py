@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 ROWS = (
@@ -24,13 +26,25 @@ ROWS = (
 MOST_LATE = 0.05
 """With a larger share of late steps, the times of an emulation mean little."""
 
+WIDE = 250
+"""Characters of a line that goes to a file or a pipe: a table is never cut or folded there."""
+
+
+def output() -> Console:
+    """Standard output: a terminal as wide as it is, all else as wide as a table needs."""
+    from rich import get_console
+    from rich.console import Console
+
+    terminal = get_console()
+    is_told = terminal.is_terminal or "COLUMNS" in os.environ
+    return terminal if is_told else Console(width=WIDE)
+
 
 def show(summary: dict[str, Any], directory: Path) -> None:
     """Print a run's summary and where its files are."""
-    from rich import get_console
     from rich.table import Table
 
-    console = get_console()
+    console = output()
     config = summary["config"]
     group = config["group"]
     rate = summary["rate_rps"]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dpbal.console import title
+from dpbal.console import output, title
 
 
 def show(summary: dict[str, Any], directory: Path) -> None:
     """Print the capacity of each seed, their mean, and where the files are."""
-    from rich import get_console
     from rich.table import Table
 
-    console = get_console()
+    console = output()
     slo = summary["config"]["slo"]
     console.print(
         f"[bold]{title(summary)}[/bold]: the highest load at which"

@@ -13,14 +13,12 @@ from dpbal.comparison.grouping import Combination
 from dpbal.comparison.metrics import Metric
 from dpbal.comparison.statistics import Estimate
 from dpbal.comparison.table import OUTCOMES, Sheet, legend, sheets
+from dpbal.console import output
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 COLOURS = {Verdict.better.value: "green", Verdict.worse.value: "red"}
-
-WIDE = 250
-"""Characters of a line that goes to a file or a pipe: a table is never cut or folded there."""
 
 COLUMNS = (
     "setting", "baseline", "combination", "metric", "unit", "baseline_mean", "mean",
@@ -34,9 +32,7 @@ COLUMNS = (
 
 def show(comparison: Comparison) -> None:
     """Print a comparison."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console = output()
     for sheet in sheets(comparison):
         console.print(f"[bold]{_plain(sheet.title)}[/bold]", highlight=False)
         console.print(_rich(sheet))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dpbal.config import KEYS
+from dpbal.console import output
 
 if TYPE_CHECKING:
     import polars
@@ -32,7 +33,6 @@ def show(frame: polars.DataFrame) -> None:
     """Print one line a run: what tells it from the others, and what came of it."""
     if not 1 < len(frame) <= MOST:
         return
-    from rich import get_console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -47,7 +47,7 @@ def show(frame: polars.DataFrame) -> None:
         columns.append(frame["verdict"].to_list())
     for cells in zip(*columns, strict=True):
         table.add_row(*cells)
-    get_console().print(table)
+    output().print(table)
 
 
 def labels(frame: polars.DataFrame) -> list[str]:

@@ -1,0 +1,121 @@
+"""The share of good requests under looser and stricter objectives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpbal.comparison.load import Run
+from dpbal.config import Slo
+from dpbal.report import theme
+from dpbal.report.contents import Contents, Selection
+from dpbal.report.figures.base import Drawing
+from dpbal.report.figures.labels import (
+    anchor,
+    left_out,
+    legend_below,
+    looks,
+    percent_axis,
+    titled,
+)
+
+if TYPE_CHECKING:
+    import polars
+
+FACTORS = 2.0 ** np.linspace(-2, 2, 33)
+"""Of the objectives: from four times as strict to four times as loose."""
+
+
+@theme.styled
+def draw(contents: Contents) -> list[Drawing]:
+    """One figure for each setting."""
+    drawings = []
+    for place, selection in enumerate(contents.selections()):
+        measured = shares(contents, selection)
+        drawings.append(
+            Drawing(
+                anchor("goodput", place),
+                titled("Goodput against the objectives", selection),
+                _caption(contents, selection),
+                _curves(selection, measured),
+            )
+        )
+    return drawings
+
+
+def shares(contents: Contents, selection: Selection) -> list[np.ndarray]:
+    """For each combination the share of good requests ``float64[runs, factors]``."""
+    return [
+        np.array([good_shares(contents.requests(run), objectives(run)) for run in contents.of(one)])
+        for one in selection.combinations
+    ]
+
+
+def objectives(run: Run) -> Slo:
+    """Those of its config."""
+    return Slo(**run.result.config["slo"])
+
+
+def good_shares(requests: polars.DataFrame, slo: Slo, factors: np.ndarray = FACTORS) -> np.ndarray:
+    """Share of the offered requests that are good, as ``dpbal.metrics`` has it.
+
+    Args:
+        requests: ``requests.parquet``.
+        slo: The objectives.
+        factors: What they are multiplied by.
+
+    Returns:
+        ``float64[factors]``.
+    """
+    import polars
+
+    rows = requests.filter(polars.col("outcome").cast(polars.String) == "finished")
+    names = ("arrival_s", "first_token_s", "finish_s", "prompt_tokens", "output_tokens")
+    arrival_s, first_s, finish_s, prompt, output = (rows[name].to_numpy() for name in names)
+    ttft_s = first_s - arrival_s
+    tpot_s = np.zeros(len(rows))  # a request of one token has none, and meets any objective
+    np.divide((finish_s - arrival_s) - ttft_s, output - 1, out=tpot_s, where=output > 1)
+    allowed_s = slo.ttft_s + slo.ttft_s_per_prompt_token * prompt
+    good = [((ttft_s <= f * allowed_s) & (tpot_s <= f * slo.tpot_s)).sum() for f in factors]
+    return np.array(good) / max(1, len(requests))
+
+
+def _curves(selection: Selection, measured: list[np.ndarray]) -> str:
+    figure, (axes,) = theme.canvas()
+    handles, labels = [], []
+    for look, values in zip(looks(selection), measured, strict=True):
+        (line,) = axes.plot(FACTORS, values.mean(axis=0), look.dashes, color=look.colour)
+        if len(values) > 1:
+            ends = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(FACTORS, *ends, color=look.colour, alpha=0.13, linewidth=0)
+        handles.append(line)
+        labels.append(look.combination.label)
+    axes.axvline(1, color=theme.MUTED, linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
+    axes.set_xlim(FACTORS[0], FACTORS[-1])
+    axes.set_ylim(0, 1.02)
+    percent_axis(axes)
+    axes.set_xlabel("objectives times")
+    axes.set_ylabel("good requests")
+    legend_below(figure, handles, labels)
+    return theme.to_svg(figure)
+
+
+def _caption(contents: Contents, selection: Selection) -> str:
+    shown = [contents.of(one) for one in selection.combinations]
+    slo = objectives(shown[0][0])
+    per_token = slo.ttft_s_per_prompt_token
+    more = f" + {1e3 * per_token:g} ms a prompt token" if per_token else ""
+    most = max(len(runs) for runs in shown)
+    means = (
+        f" Means of up to {most} runs, bands from the lowest to the highest." if most > 1 else ""
+    )
+    settings = {frozenset(one.setting.items()) for one in selection.combinations}
+    mixed = " Not all lines are of the same workload, load or group." if len(settings) > 1 else ""
+    return (
+        "Share of the offered requests that met both objectives, each multiplied by the factor"
+        f" below; at 1 they are a TTFT of {slo.ttft_s:g} s{more} and a TPOT of"
+        f" {1e3 * slo.tpot_s:g} ms.{means}{mixed}{left_out(selection)}"
+    )

@@ -1,0 +1,104 @@
+"""Tables of the page: a run beside its references, or the effects of combinations at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dpbal.comparison.comparison import Comparison
+from dpbal.comparison.effects import Verdict
+from dpbal.comparison.table import Sheet, sheets
+from dpbal.console import ROWS
+from dpbal.report.overview import COMPONENTS
+
+SIGNS = {Verdict.better.value: "▲", Verdict.worse.value: "▼"}
+"""Beside the colour, which not everybody sees and no printer keeps."""
+LEFT = {"metric", "combination", "verdict", *COMPONENTS}
+"""Columns of words."""
+MOST_OPEN = 60
+"""Rows of effects that are shown at once; of more, those of each metric unfold."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One effect at a glance.
+
+    Attributes:
+        text: The change, or the baseline's mean.
+        verdict: ``better``, ``worse`` or nothing, by which it is coloured.
+        told: The mean and the interval.
+    """
+
+    text: str
+    verdict: str = ""
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The effects under one setting: a row a combination, a column a metric."""
+
+    title: str
+    metrics: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+def run_table(result: dict[str, Any]) -> Sheet:
+    """A run beside round robin, pooled and the gap closed, as the console has it."""
+    names = {"baseline": "round robin", "pooled": "pooled"}
+    sides = {str(result["config"]["balancer"]["name"]): result}
+    sides |= {f"{name} reference": result[key] for key, name in names.items() if result.get(key)}
+    gap = result.get("gap_closed")
+    rows = []
+    for label, metric, statistic, scale, unit, digits, closed in ROWS:
+        row = [f"{label} ({unit})"]
+        for side in sides.values():
+            value = side[metric] if statistic is None else side[metric][statistic]
+            row.append("-" if value is None else f"{value * scale:,.{digits}f}")
+        if gap is not None:
+            row.append(_percent(gap.get(closed)) if closed else "")
+        rows.append(row)
+    header = ["metric", *sides, *(["gap closed"] if gap is not None else [])]
+    return Sheet("This run beside its references", header, [rows])
+
+
+def loss_table(result: dict[str, Any]) -> Sheet | None:
+    """Where the loss to the pooled reference goes; None where the run does not have it."""
+    loss = result.get("loss")
+    if loss is None:
+        return None
+    names = [*loss["best_known"], "all"]
+    header = ["metric", "lost"]
+    header += [f"{name} ({loss['best_known'].get(name, 'together')})" for name in names]
+    rows = []
+    for label, _, _, scale, unit, digits, key in ROWS:
+        if key is not None:
+            lost_s = loss["lost_s"][key]
+            lost = "-" if lost_s is None else f"{lost_s * scale:,.{digits}f}"
+            shares = [None if loss[name] is None else loss[name]["removed"][key] for name in names]
+            rows.append([f"{label} ({unit})", lost, *map(_percent, shares)])
+    return Sheet("Lost to pooled, and the share that goes with the best known part", header, [rows])
+
+
+def effects(comparison: Comparison) -> list[Sheet]:
+    """For each setting every metric of every combination with its interval."""
+    return sheets(comparison)[1::2]
+
+
+def glance(sheet: Sheet) -> Glance:
+    """The same sheet with a row a combination."""
+    metrics = [group[0][0] for group in sheet.groups]
+    rows = []
+    for place, (_, name, *_) in enumerate(sheet.groups[0]):
+        cells = []
+        for group in sheet.groups:
+            _, _, mean, change, interval, verdict = group[place]
+            told = f"mean {mean} {interval} {verdict}".strip()
+            kept = verdict if verdict in SIGNS else ""
+            cells.append(Cell(change or mean, kept, told) if place else Cell(mean))
+        rows.append((name, cells))
+    return Glance(sheet.title, metrics, rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
