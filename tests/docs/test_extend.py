@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import polars
 import pytest
 
 import dpbal
@@ -33,15 +36,14 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that the page shows, under the name that stands before it."""
     folder = tmp_path_factory.mktemp("extended")
     page = PAGES["docs/extend.md"]
-    for block in re.finditer(r"^```(?:python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
-        names = re.findall(r"^`([\w/]+\.(?:py|yaml))`", page[: block.start()], re.MULTILINE)
+    for block in re.finditer(r"^```(?:python|yaml|csv)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        names = re.findall(r"^`([\w/]+\.(?:py|yaml|csv))`", page[: block.start()], re.MULTILINE)
         path = folder / names[-1]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block[1])
     run = folder / "run.py"
-    run.write_text(f"import queue_length\n{run.read_text()}")
-    (folder / "mine" / "signal").mkdir()
-    (folder / "mine" / "signal" / "queue_length.yaml").write_text("name: queue_length\n")
+    others = sorted(path.stem for path in folder.glob("*.py") if path != run)
+    run.write_text(f"import {', '.join(others)}\n{run.read_text()}")
     (folder / "mine" / "balancer" / "my_own.yaml").write_text("name: random\n")
     return folder
 
@@ -58,9 +60,12 @@ def test_commands_on_the_pages_exist(
 def test_components_of_ones_own_run_from_a_script(page: str, words: str, extended: Path) -> None:
     small = ["workload.requests=60", "group.ranks=2", "compare=false"]
     printed = run_python(extended, "run.py", *shlex.split(words, comments=True), *small)
-    chosen = re.search(r"balancer=(\w+)", words)
-    assert chosen is not None
-    assert ("3 of them run" if " -m " in words else f"{chosen[1]} + ") in printed
+    if " -m " in words:
+        assert "3 of them run" in printed
+        return
+    for family in ("balancer", "transport", "budget"):
+        chosen = re.search(rf"{family}=(\w+)", words)
+        assert chosen is None or f"{chosen[1]} + " in printed
 
 
 def test_the_sticky_balancer_keeps_sessions_together(extended: Path) -> None:
@@ -77,6 +82,91 @@ for i, session in enumerate("aaabb"):
     print(dispatcher.dispatch(request, now=0.0).rank)
 """
     assert run_python(extended, "-c", script).split() == ["0", "0", "1", "2", "2"]
+
+
+def test_the_queue_length_is_what_waits_and_a_sum_adds_what_is_in_flight(extended: Path) -> None:
+    script = """
+import queue_length
+from dpbal import SIGNALS, Dispatcher, Ledger, LoadTable, Request, StepTime
+from dpbal.balancers import LeastLoad
+
+table = LoadTable(ranks=3)
+table.reports["waiting"], table.reports["running"] = [2, 1, 2], [0, 50, 0]
+signal = SIGNALS.build("sum", {"terms": {"queue_length": 1.0, "in_flight": 1.0}})
+balancer = LeastLoad()
+balancer.start(ranks=3, seed=0)
+dispatcher = Dispatcher(balancer, signal, Ledger(ranks=3), table, StepTime())
+print(dispatcher.dispatch(Request(0, 0.0, prompt_tokens=10), now=0.0).rank)
+print(*dispatcher.view.loads)
+"""
+    assert run_python(extended, "-c", script).split() == ["1", "2.0", "2.0", "2.0"]
+
+
+RUN = """
+import sys
+from pathlib import Path
+
+import even, gateway_log, scraped
+import dpbal
+
+*words, directory = sys.argv[1:]
+dpbal.run(dpbal.compose(*words, config_dir="mine"), Path(directory))
+"""
+
+
+def test_what_is_scraped_too_seldom_is_never_seen(extended: Path, tmp_path: Path) -> None:
+    words = ["balancer=minimum_tokens", "signal=holding_tokens", "ledger.mode=overwrite"]
+    words += ["group.ranks=4", "workload.requests=200", "compare=false", "transport=scraped"]
+
+    def ranks(every_s: float) -> list[int]:
+        directory = tmp_path / f"{every_s:g}"
+        run_python(extended, "-c", RUN, *words, f"transport.every_s={every_s}", str(directory))
+        chosen: list[int] = polars.read_parquet(directory / "requests.parquet")["rank"].to_list()
+        return chosen
+
+    never, often = ranks(1e6), ranks(0.1)
+    assert all((rank + 1) % 4 == following for rank, following in pairwise(never))  # all look alike
+    assert often != never
+
+
+def test_the_even_budget_makes_ranks_wait_less_for_each_other(
+    extended: Path, tmp_path: Path
+) -> None:
+    words = ["balancer=least_prefill", "budget=even", "workload.requests=500"]
+    run_python(extended, "-c", RUN, *words, str(tmp_path))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["straggler_share"] < 0.9 * result["baseline"]["straggler_share"]
+    assert result["e2e_s"]["mean"] < 0.9 * result["baseline"]["e2e_s"]["mean"]
+
+
+def test_the_even_budget_allows_the_mean_and_never_less_than_its_floor(extended: Path) -> None:
+    script = """
+import numpy as np
+import even
+from dpbal import StepTime
+from dpbal.core import VECTOR
+
+budget = even.Even(floor_s=0.02)
+budget.start(4, StepTime(), 8192)
+vectors = np.zeros(4, VECTOR)
+for queued in ([0.3, 0.0, 0.0, 0.1], [0.01, 0.0, 0.0, 0.0]):
+    vectors["prefill_s"] = queued
+    print(*budget.limits(0, vectors).seconds.round(6))
+"""
+    assert run_python(extended, "-c", script).splitlines() == [
+        "0.1 0.1 0.1 0.1",
+        "0.02 0.02 0.02 0.02",
+    ]
+
+
+def test_the_log_of_a_gateway_is_replayed_at_its_own_times(extended: Path, tmp_path: Path) -> None:
+    words = ["balancer=sticky", "workload=gateway_log", "compare=false"]
+    script = RUN.replace("import even,", "import sticky, even,")
+    run_python(extended, "-c", script, *words, str(tmp_path))
+    rows = polars.read_parquet(tmp_path / "requests.parquet")
+    assert rows["arrival_s"].to_list() == pytest.approx([0.0, 0.35, 1.1, 2.75])
+    assert rows["prompt_tokens"].to_list() == [812, 95, 1190, 4020]
+    assert rows["rank"][0] == rows["rank"][2] != rows["rank"][1]  # a user is one session
 
 
 def test_a_component_of_dpbal_is_a_file_a_yaml_and_an_import(
