@@ -18,6 +18,11 @@ def is_search(folder: Path) -> bool:
     return any(folder.rglob(FILE)) and not any(folder.rglob(RESULT))
 
 
+def count(folder: Path) -> int:
+    """How many searches a folder holds."""
+    return sum(1 for _ in folder.rglob(FILE))
+
+
 def read(folder: Path) -> list[dict[str, Any]]:
     """All searches, in the order of their paths.
 

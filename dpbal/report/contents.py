@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,14 @@ from dpbal.comparison import baseline as choice
 from dpbal.comparison.comparison import Comparison, compare_runs
 from dpbal.comparison.effects import mean
 from dpbal.comparison.grouping import Block, Combination, blocks, combine
-from dpbal.comparison.load import RESULT, ResultError, Run, find
+from dpbal.comparison.load import Run, find
 from dpbal.comparison.metrics import METRICS
 from dpbal.errors import ConfigError
+from dpbal.report import files
+from dpbal.report.files import REQUESTS, STEPS
 
 if TYPE_CHECKING:
     import polars
-
-REQUESTS, STEPS = "requests.parquet", "steps.parquet"
 
 MOST_COMBINATIONS = 6
 """Of a setting, in the figures of single runs: more cannot be told apart."""
@@ -67,7 +66,7 @@ class Contents:
     def raw(self, run: Run) -> dict[str, Any]:
         """The whole ``result.json``."""
         if run.directory not in self._raw:
-            self._raw[run.directory] = json.loads((run.directory / RESULT).read_bytes())
+            self._raw[run.directory] = files.result(run)
         return self._raw[run.directory]
 
     def has_tables(self, run: Run) -> bool:
@@ -107,14 +106,8 @@ class Contents:
         return [run for run in combination.runs if self.has_tables(run)][:most]
 
     def _frame(self, path: Path) -> polars.DataFrame:
-        import polars
-
         if path not in self._frames:
-            try:
-                self._frames[path] = polars.read_parquet(path)
-            except polars.exceptions.PolarsError as error:
-                reason = str(error).partition("\n")[0]
-                raise ResultError(f"{path} cannot be read: {reason}; run it again") from None
+            self._frames[path] = files.table(path)
         return self._frames[path]
 
 

@@ -66,6 +66,7 @@ def facts(contents: Contents) -> list[Fact]:
         *((family, _told(chosen(family))) for family in SETTING),
         ("model", _told(config["profile"].get("model") for config in configs)),
         ("device", _told(config["profile"].get("device") for config in configs)),
+        ("engines", _told(one for one in map(_engines, raw) if one)),
         ("group", _told(f"{group['ranks']} {group['kind']} ranks" for group in groups)),
         ("load", _told(_sorted(config["workload"].get("load") for config in configs))),
         ("requests/s", _span(rates)),
@@ -177,6 +178,11 @@ def _slo(slo: dict[str, float]) -> str:
         f"TTFT {slo['ttft_s']:g} s + {slo['ttft_s_per_prompt_token'] * 1e3:g} ms per prompt token,"
         f" TPOT {slo['tpot_s'] * 1e3:g} ms"
     )
+
+
+def _engines(result: dict[str, Any]) -> str:
+    one = result.get("emulation")
+    return "" if one is None else f"{one['engines']}, dilation {one['dilation']:g}"
 
 
 def _versions(versions: dict[str, str]) -> str:

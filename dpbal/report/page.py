@@ -130,6 +130,9 @@ def _warnings(contents: Contents) -> list[str]:
     if contents.incomplete:
         names = _listed(str(path) for path in contents.incomplete)
         lines.insert(0, f"left out, for they did not end: {names}")
+    searches = capacity.count(contents.folder)
+    if searches:
+        lines.insert(0, f"left out, for they are no runs, capacity searches: {searches}")
     return lines
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -113,8 +114,28 @@ def test_mistakes_are_one_line(
 
 def test_a_damaged_table_is_one_line(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "level-0" / "steps.parquet").write_bytes(b"PAR1")
-    _, line = failing(capsys, runs)
-    assert "steps.parquet" in line
+    for words in ((runs,), (runs / "level-0", "--trace")):
+        _, line = failing(capsys, *words)
+        assert "steps.parquet" in line
+
+
+def test_a_result_of_an_older_dpbal_is_one_line(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = runs / "level-0" / "result.json"
+    result = json.loads(file.read_bytes())
+    del result["emulation"]
+    file.write_text(json.dumps(result))
+    for words in ((runs,), (runs / "level-0", "--trace")):
+        _, line = failing(capsys, *words)
+        assert "has no emulation" in line
+
+
+def test_a_search_among_runs_is_said_to_be_left_out(runs: Path, tmp_path: Path) -> None:
+    assert "capacity search" not in report(runs, tmp_path / "runs.html").text
+    (runs / "search").mkdir()
+    (runs / "search" / "capacity.json").write_text("{}")
+    assert "capacity searches: 1" in report(runs, tmp_path / "both.html").text
 
 
 def test_a_missing_extra_says_what_to_install(

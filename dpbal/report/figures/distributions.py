@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpbal.report import theme
-from dpbal.report.contents import Contents, Selection
+from dpbal.report.contents import MOST_RUNS, Contents, Selection
 from dpbal.report.figures.base import Drawing
 from dpbal.report.figures.labels import (
     anchor,
@@ -48,8 +48,8 @@ def draw(contents: Contents) -> list[Drawing]:
                     anchor(name, place),
                     titled(title, selection),
                     f"Share of the finished requests that took longer, by {name.upper()} in {unit};"
-                    " both axes are logarithmic, and the line at 1 % is p99. Runs of a combination"
-                    f" are pooled.{left_out(selection)}",
+                    " both axes are logarithmic, and 1 % is p99. The first runs of a combination,"
+                    f" up to {MOST_RUNS}, are pooled.{left_out(selection)}",
                     _curves(selection, values, name.upper(), unit),
                 )
             )

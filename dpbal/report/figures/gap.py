@@ -30,6 +30,8 @@ METRICS = {
 END = 1.0
 """A bar ends there, and its number says how far it would go."""
 BAR = 0.18
+LABEL = 72
+"""Characters of a name that fit, small where there are so many."""
 
 Shares = dict[str, list[float]]
 
@@ -66,9 +68,16 @@ def closed(contents: Contents, combination: Combination) -> Shares:
 def _bars(told: list[tuple[Combination, Shares]]) -> str:
     figure, (axes,) = theme.canvas((4.2, 0.9 + (4 * 0.15 + 0.3) * len(told)))
     for row, (combination, shares) in enumerate(told):
-        title = folded(combination.label, 56).split("\n")[0]
+        lines = folded(combination.label, LABEL).split("\n")
+        title = lines[0] + (" ..." if len(lines) > 1 else "")
         axes.text(
-            0.0, row - 0.47, title, va="center", ha="left", transform=axes.get_yaxis_transform()
+            0.0,
+            row - 0.47,
+            title,
+            va="center",
+            ha="left",
+            fontsize=9.0 if len(title) <= 56 else 7.5,
+            transform=axes.get_yaxis_transform(),
         )
         for place, (name, (_, colour)) in enumerate(METRICS.items()):
             _bar(axes, row - 0.25 + BAR * place, shares[name], colour)

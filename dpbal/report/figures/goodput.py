@@ -112,10 +112,8 @@ def _caption(contents: Contents, selection: Selection) -> str:
     means = (
         f" Means of up to {most} runs, bands from the lowest to the highest." if most > 1 else ""
     )
-    settings = {frozenset(one.setting.items()) for one in selection.combinations}
-    mixed = " Not all lines are of the same workload, load or group." if len(settings) > 1 else ""
     return (
         "Share of the offered requests that met both objectives, each multiplied by the factor"
         f" below; at 1 they are a TTFT of {slo.ttft_s:g} s{more} and a TPOT of"
-        f" {1e3 * slo.tpot_s:g} ms.{means}{mixed}{left_out(selection)}"
+        f" {1e3 * slo.tpot_s:g} ms.{means}{left_out(selection)}"
     )

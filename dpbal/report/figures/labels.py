@@ -58,13 +58,16 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
 
 
 def left_out(selection: Selection) -> str:
-    """A sentence on what a figure does not show, with a space before it; empty where it is all."""
+    """What a figure does not show or mixes, with a space before it; empty where that is nothing."""
+    settings = {frozenset(one.setting.items()) for one in selection.combinations}
+    mixed = " Not all are of the same workload, load or group." if len(settings) > 1 else ""
     if not selection.left_out:
-        return ""
+        return mixed
     shown = len(selection.combinations)
     return (
         f" Shown are {shown} of {shown + selection.left_out} combinations: the baseline, and of "
         "each balancer the one with the lowest mean E2E first."
+        f"{mixed}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import polars
 from polars import col
 
-from dpbal.comparison.load import RESULT, Run
+from dpbal.comparison.load import Run
 from dpbal.console import ground, title
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
+from dpbal.report import files
 from dpbal.report.trace import counters, requests, steps
 from dpbal.report.trace.events import Event, Process, process, thread, track, write
 
@@ -40,9 +40,10 @@ def export(run: Run, path: Path) -> None:
 
     Raises:
         ConfigError: If a table of the run is not there.
+        ResultError: If a file of it is damaged, or of an older dpbal.
     """
-    result = json.loads((run.directory / RESULT).read_bytes())
-    tables = [_read(run.directory, name) for name in ("requests.parquet", "steps.parquet")]
+    result = files.result(run)
+    tables = [_read(run.directory, name) for name in (files.REQUESTS, files.STEPS)]
     about = {"written by": "dpbal", "numbers are": ground(result)}
     about |= {name: result[name] for name in SETTING}
     write(path, about, _events(result, *tables))
@@ -53,7 +54,7 @@ def _read(directory: Path, name: str) -> polars.DataFrame:
         raise ConfigError(
             f"{directory} holds no {name}, so there is nothing to trace; run it again"
         )
-    return polars.read_parquet(directory / name)
+    return files.table(directory / name)
 
 
 def _events(
