@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Protocol
 
 from dpbal.composition import compose
+from dpbal.config import Config
 from dpbal.experiment import Experiment
 from dpbal.metrics import is_unstable, summarise
 from dpbal.progress import Progress
@@ -21,6 +23,15 @@ LATENCIES: Shown = {
 }
 
 
+PLAIN = {
+    "seed": int,
+    "workload.window": int,
+    "transport.delay_s": float,
+    "transport.interval_s": float,
+}
+"""Values that are set in a config composed before, as to compose one takes longer than a run."""
+
+
 class Cell(Protocol):
     """What all policies have in common; it can be hashed."""
 
@@ -30,7 +41,24 @@ class Cell(Protocol):
 
 @lru_cache(maxsize=8)
 def _first(cell: Cell, draw: int) -> Experiment:
-    return Experiment(compose(*cell.lines(draw)))
+    return Experiment(composed(*cell.lines(draw)))
+
+
+def composed(*lines: str) -> Config:
+    """What ``dpbal.composition.compose`` makes of the lines."""
+    values = dict(line.split("=", 1) for line in lines if line.partition("=")[0] in PLAIN)
+    others = (line for line in lines if line.partition("=")[0] not in PLAIN)
+    config = deepcopy(_composed(*others, *(f"{key}=0" for key in values)))
+    for key, value in values.items():
+        family, _, name = key.rpartition(".")
+        if family:
+            getattr(config, family)[name] = PLAIN[key](value)
+        else:
+            setattr(config, name, PLAIN[key](value))
+    return config
+
+
+_composed = lru_cache(maxsize=256)(compose)
 
 
 def measure(
@@ -46,7 +74,7 @@ def measure(
     if policy is None:
         records = experiment.run_pooled()
     else:
-        config = compose(*cell.lines(draw), *policy)
+        config = composed(*cell.lines(draw), *policy)
         config.workload["load"] = None  # a policy that changes the engine meets the same requests
         config.workload["rate"] = experiment.requests.rate
         records = Experiment(config).run(Progress(enabled=False))

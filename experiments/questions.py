@@ -17,6 +17,7 @@ def main(
     questions: Iterable[str],
     answer: Callable[[str, ProcessPoolExecutor], polars.DataFrame],
     text: Callable[[str, polars.DataFrame], str],
+    needs_traces: bool = True,
 ) -> None:
     """Run the questions and write ``QUESTION.csv`` and ``results.md``.
 
@@ -26,13 +27,14 @@ def main(
         questions: By name, in the order in which they are shown.
         answer: Runs all that a question asks for.
         text: Makes Markdown of an answer.
+        needs_traces: Whether a question is asked of a trace.
     """
     parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
     parser.add_argument("--only", choices=sorted(questions), action="append")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     parser.add_argument("--out", type=Path, default=folder)
     args = parser.parse_args()
-    if "DPBAL_TRACES" not in os.environ:
+    if needs_traces and "DPBAL_TRACES" not in os.environ:
         parser.error("set DPBAL_TRACES to the folder that holds the traces")
     with ProcessPoolExecutor(args.jobs) as pool:
         for question in args.only or questions:
@@ -40,7 +42,11 @@ def main(
             rows.write_csv(args.out / f"{question}.csv")
             print(f"{question}: {len(rows)} runs, {rows['lost'].sum()} requests lost", flush=True)
     files = {question: args.out / f"{question}.csv" for question in questions}
-    texts = [text(q, polars.read_csv(file)) for q, file in files.items() if file.exists()]
+    texts = [
+        text(question, polars.read_csv(file, infer_schema_length=None))
+        for question, file in files.items()
+        if file.exists()
+    ]
     engines = args.out / "engines.md"
     if engines.exists():
         texts.append(engines.read_text())

@@ -74,6 +74,9 @@ def study(name: str) -> str:
     return table.read_text().strip() if table.exists() else ""
 
 
+STUDIES = sorted(path.stem for path in ROOT.glob("docs/studies/*.md") if path.stem != "index")
+"""Those that have a page of their own, which bears the name of the study's folder."""
+
 PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "first run": (first_run, ("README.md", "docs/index.md")),
     "defaults": (defaults, ("docs/defaults.md",)),
@@ -86,6 +89,7 @@ PARTS: dict[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "faults": (partial(study, "faults"), ("docs/failure_modes.md",)),
     "serve": (partial(study, "serve"), ("docs/serve.md",)),
     "public measurement": (partial(study, "public_measurement"), ("docs/calibration.md",)),
+    **{f"study {name}": (partial(study, name), (f"docs/studies/{name}.md",)) for name in STUDIES},
 }
 """What makes each part, and the pages that have it."""
 

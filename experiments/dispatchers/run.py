@@ -1,0 +1,132 @@
+"""What it costs that several front ends do not know of each other.
+
+    DPBAL_TRACES=FOLDER python -m experiments.dispatchers.run
+    python -m experiments.dispatchers.figure
+
+Requests go to the front ends in turn. Each has a ledger of its own, and learns of what the others
+sent from the ranks' reports alone. All policies meet the same requests, and nothing was tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import polars
+
+from experiments import questions
+from experiments.grids import changes, grid
+from experiments.held_out import draws, workload_lines
+from experiments.plans import Policies, Task, answer
+
+TRACE = "azure_conv"
+SEEDS = 5
+REQUESTS = 2000
+LOAD = 0.85
+KINDS = {
+    "lockstep, level": ("group.kind=lockstep", "profile=lds_prototype", "budget=level"),
+    "lockstep, fixed": ("group.kind=lockstep", "profile=lds_prototype", "budget=fixed"),
+    "independent": ("group.kind=independent", "profile=i8b_prototype", "budget=fixed"),
+}
+"""How the ranks step, on which profile, under which budget."""
+
+BASE = "round_robin"
+RULES = ("minimum_tokens", "fewest_requests", "least_prefill", "power_of_two", "vllm")
+TRANSPORTS = ("shm", "poll_50ms", "poll_1s")
+
+
+class Cell(NamedTuple):
+    """What all policies have in common.
+
+    Attributes:
+        workload: Its name.
+        kind: One of ``KINDS``.
+        dispatchers: Front ends.
+    """
+
+    workload: str
+    kind: str
+    dispatchers: int
+
+    def lines(self, draw: int) -> tuple[str, ...]:
+        """The configuration of a window or seed."""
+        return (
+            *workload_lines(self.workload, draw, REQUESTS),
+            f"workload.load={LOAD}",
+            f"group.dispatchers={self.dispatchers}",
+            *KINDS[self.kind],
+        )
+
+
+def _tasks(cells: list[Cell], policies: Policies) -> Iterator[Task]:
+    for cell in cells:
+        for draw in draws(cell.workload)[:SEEDS]:
+            yield Task(cell, draw, policies)
+
+
+def herds() -> Iterator[Task]:
+    """All rules, as reports get older and front ends more."""
+    policies: Policies = {
+        BASE: ("balancer=round_robin",),
+        **{
+            f"{rule}, {transport}": (f"balancer={rule}", f"transport={transport}")
+            for rule, transport in product(RULES, TRANSPORTS)
+        },
+    }
+    cells = [Cell(TRACE, kind, n) for kind, n in product(KINDS, (1, 2, 4, 8, 16))]
+    cells += [Cell("conv_like", "independent", n) for n in (1, 4, 16)]
+    return _tasks(cells, policies)
+
+
+def ties() -> Iterator[Task]:
+    """Ties that rotate from a place of each front end's own, and ties to the first rank."""
+    return _variants({"rotate": (), "first": ("balancer.ties=first",)})
+
+
+def ledgers() -> Iterator[Task]:
+    """Reports that acknowledge what they cover, and reports that erase all in flight."""
+    return _variants({"acknowledge": (), "overwrite": ("ledger.mode=overwrite",)})
+
+
+def _variants(variants: dict[str, tuple[str, ...]]) -> Iterator[Task]:
+    policies: Policies = {
+        BASE: ("balancer=round_robin",),
+        **{
+            f"{rule}, {transport}, {name}": (
+                f"balancer={rule}",
+                f"transport={transport}",
+                *lines,
+            )
+            for rule, transport, (name, lines) in product(
+                ("minimum_tokens", "least_prefill"), ("shm", "poll_1s"), variants.items()
+            )
+        },
+    }
+    kinds = ("lockstep, level", "independent")
+    return _tasks([Cell(TRACE, kind, n) for kind, n in product(kinds, (1, 4, 16))], policies)
+
+
+QUESTIONS = {"herds": herds, "ties": ties, "ledgers": ledgers}
+TITLES = {"herds": "More front ends, older reports", "ties": "Ties", "ledgers": "Ledgers"}
+
+
+def text(question: str, rows: polars.DataFrame) -> str:
+    """A table for each cell and metric: policies against the number of front ends."""
+    lines = [f"### {TITLES[question]}\n"]
+    for (workload, kind), cell in rows.group_by(["workload", "kind"], maintain_order=True):
+        for metric in ("TTFT s", "TTFT p99 s", "E2E s") if question == "herds" else ("TTFT s",):
+            lines.append(f"**{workload}, {kind}: {metric}**, change against `{BASE}`\n")
+            lines += grid(cell, "policy", "dispatchers", "policy", BASE, changes(metric))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    questions.main(
+        __doc__ or "",
+        Path(__file__).parent,
+        QUESTIONS,
+        lambda question, pool: answer(QUESTIONS[question](), pool),
+        text,
+    )

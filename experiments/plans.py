@@ -1,0 +1,66 @@
+"""Runs a study's plan: which policies meet the requests of which cells and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import polars
+
+from experiments.cells import LATENCIES, Cell, Shown, measure
+from experiments.effects import POOLED
+
+SHOWN: Shown = {**LATENCIES, "straggler": ("straggler_share", None, 1.0)}
+
+Policies = Mapping[str, tuple[str, ...] | None]
+"""By name the overrides of a configuration, or None for the pooled machine."""
+
+POOLED_TOO: Policies = {POOLED: None}
+
+
+class NamedCell(Cell, Protocol):
+    """A cell whose fields are columns of the rows."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+class Task(NamedTuple):
+    """What one process does at a time.
+
+    Attributes:
+        cell: What all policies have in common.
+        draw: Window of a trace, or seed.
+        policies: What meets its requests.
+    """
+
+    cell: NamedCell
+    draw: int
+    policies: Policies
+
+
+def answer(
+    tasks: Iterable[Task], pool: ProcessPoolExecutor, shown: Shown = SHOWN
+) -> polars.DataFrame:
+    """A row for each policy of each task, in their order."""
+    results = pool.map(partial(_run, shown=shown), tasks)
+    return polars.DataFrame([row for rows in results for row in rows], infer_schema_length=None)
+
+
+def _run(task: Task, shown: Shown) -> list[dict[str, Any]]:
+    rows = []
+    for name, lines in task.policies.items():
+        columns, metrics = measure(task.cell, task.draw, lines, shown)
+        rows.append(
+            {
+                **task.cell._asdict(),
+                "draw": task.draw,
+                "policy": name,
+                "setting": " ".join(lines or ()),
+                **columns,
+                "lost": metrics["lost"],
+                "unstable": metrics["unstable"],
+            }
+        )
+    return rows
