@@ -64,6 +64,11 @@ def _report(args: argparse.Namespace) -> None:
     folder = Path(args.folder)
     out = _target(args.out, folder, PAGE)
     if folder.is_dir() and capacity.is_search(folder):
+        if args.baseline is not None:
+            raise ConfigError(
+                f"--baseline {args.baseline}: {folder} holds capacity searches, which are compared"
+                " with nothing; leave it out"
+            )
         searches = capacity.read(folder)
         text = page.render_capacity(folder, searches, args.title)
         what = f"capacity searches: {len(searches)}"

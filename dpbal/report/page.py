@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dpbal import __version__
-from dpbal.comparison.table import legend
+from dpbal.comparison.table import Sheet, legend
 from dpbal.console import remarks, title
 from dpbal.report import capacity, overview, tables, theme
 from dpbal.report.contents import MOST_SETTINGS, Contents
@@ -40,9 +40,7 @@ def render(contents: Contents, heading: str | None = None) -> str:
         parts=overview.parts(contents),
         notes=remarks(first) if is_one else overview.notes(contents),
         warnings=_warnings(contents),
-        single=[t for t in (tables.run_table(first), tables.loss_table(first)) if t]
-        if is_one
-        else [],
+        single=_single(contents),
         glances=[tables.glance(sheet) for sheet in effects],
         effects=effects,
         unfolded=sum(len(g) for sheet in effects for g in sheet.groups) <= tables.MOST_OPEN,
@@ -94,6 +92,16 @@ def _fill(heading: str, **parts: object) -> str:
             "version": __version__,
         }
     )
+
+
+def _single(contents: Contents) -> list[Sheet]:
+    """Tables of one run or one combination, which are compared with nothing."""
+    if len(contents.runs) == 1:
+        first = contents.raw(contents.runs[0])
+        return [found for found in (tables.run_table(first), tables.loss_table(first)) if found]
+    if contents.comparison is None:
+        return [tables.means_table(contents.blocks[0].combinations[0])]
+    return []
 
 
 def _drawn(draw: Any, contents: Contents) -> list[Drawing]:

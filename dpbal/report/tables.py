@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from dpbal.comparison.comparison import Comparison
 from dpbal.comparison.effects import Verdict
-from dpbal.comparison.table import Sheet, sheets
+from dpbal.comparison.grouping import Combination
+from dpbal.comparison.metrics import DEFAULT, METRICS
+from dpbal.comparison.table import Sheet, number, sheets
 from dpbal.console import ROWS
 from dpbal.report.overview import COMPONENTS
 
@@ -78,6 +81,21 @@ def loss_table(result: dict[str, Any]) -> Sheet | None:
             shares = [None if loss[name] is None else loss[name]["removed"][key] for name in names]
             rows.append([f"{label} ({unit})", lost, *map(_percent, shares)])
     return Sheet("Lost to pooled, and the share that goes with the best known part", header, [rows])
+
+
+def means_table(combination: Combination) -> Sheet:
+    """Metrics of a combination that has nothing to be compared with, over its replicates."""
+    replicates = combination.replicates.values()
+    rows = []
+    for metric in (METRICS[name] for name in DEFAULT):
+        told = [[metric.of(run.result) for run in runs] for runs in replicates]
+        each = [fmean(known) for values in told if (known := [v for v in values if v is not None])]
+        if each:
+            found = (fmean(each), min(each), max(each))
+            label = f"{metric.label} ({metric.unit})"
+            rows.append([label, *(number(value, metric) for value in found)])
+    count = f"{len(replicates)} replicate{'s' if len(replicates) > 1 else ''}"
+    return Sheet(f"Means over {count}", ["metric", "mean", "lowest", "highest"], [rows])
 
 
 def effects(comparison: Comparison) -> list[Sheet]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -55,6 +56,11 @@ def test_runs_of_one_combination_have_nothing_to_be_compared_with(
             (runs / f"{name}-{seed}" / "result.json").unlink()
     page = report(runs, tmp_path / "one.html")
     assert "one combination, round_robin" in page.text
+    assert "Means over 3 replicates" in page.text
+    rows = {row[0]: row[1:] for row in page.table("lowest")}
+    results = [json.loads((runs / f"round_robin-{s}/result.json").read_text()) for s in range(3)]
+    told = [result["e2e_s"]["mean"] for result in results]
+    assert rows["E2E mean (s)"] == [f"{v:.2f}" for v in (fmean(told), min(told), max(told))]
 
 
 def test_a_trace_is_of_one_run(
@@ -74,7 +80,7 @@ def test_a_trace_is_of_one_run(
     assert "name one" in line
 
 
-def test_a_capacity_search_has_a_table(tmp_path: Path) -> None:
+def test_a_capacity_search_has_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search = ("experiment=capacity", "capacity.seeds=2", "capacity.tolerance=0.2")
     made = find_capacity(compose(*SMALL, *search), tmp_path / "search", show=False)
     page = report(tmp_path / "search", tmp_path / "capacity.html")
@@ -82,6 +88,10 @@ def test_a_capacity_search_has_a_table(tmp_path: Path) -> None:
     assert row[-1] == "2"
     shown = made["verdict"] if made["load"] is None else f"{made['load']['mean']:.3f}"
     assert row[2] == shown
+    capsys.readouterr()
+    _, line = failing(capsys, tmp_path / "search", "--baseline", "round_robin")
+    assert "--baseline round_robin" in line
+    assert "capacity searches" in line
 
 
 def test_mistakes_are_one_line(
@@ -129,6 +139,22 @@ def test_a_result_of_an_older_dpbal_is_one_line(
     for words in ((runs,), (runs / "level-0", "--trace")):
         _, line = failing(capsys, *words)
         assert "has no emulation" in line
+
+
+@pytest.mark.parametrize("key", ["slo", "ledger", "profile.prefill_s_per_token"])
+def test_a_config_of_an_older_dpbal_is_one_line(
+    runs: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    file = runs / "level-0" / "result.json"
+    result = json.loads(file.read_bytes())
+    *parents, last = ["config", *key.split(".")]
+    inner = result
+    for name in parents:
+        inner = inner[name]
+    del inner[last]
+    file.write_text(json.dumps(result))
+    _, line = failing(capsys, runs)
+    assert f"has no {key}; run it again" in line
 
 
 def test_a_search_among_runs_is_said_to_be_left_out(runs: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from xml.etree import ElementTree
 
@@ -20,8 +19,10 @@ from dpbal.experiment import run as run_config
 pytest.importorskip("matplotlib")
 
 from dpbal.report.contents import Contents, read
-from dpbal.report.figures import goodput, heat_map, latency_load
+from dpbal.report.figures import goodput, heat_map, latency_load, timeline
 from dpbal.report.figures.base import Drawing
+from dpbal.report.figures.grids import grids
+from dpbal.report.figures.load import draw as draw_load
 
 SMALL = ("workload.requests=80", "group.ranks=2", "backend.kv_capacity_tokens=40000")
 
@@ -165,9 +166,7 @@ def test_without_a_gap_the_map_has_changes_against_the_baseline(tmp_path: Path) 
             found[balancer, summary["config"]["transport"]["name"]] = summary["e2e_s"]["mean"]
     contents = read(tmp_path)
     block = contents.blocks[0]
-    layout = heat_map.grid(block.combinations)
-    assert layout is not None
-    e2e, ttft = heat_map.maps_of(contents, block, layout)
+    e2e, ttft = heat_map.maps_of(contents, block, grids(block.combinations))
     base = next(v for (balancer, _), v in found.items() if balancer == "round_robin")
     shares = sorted(value.share for value in e2e.values.values())
     assert shares == pytest.approx(sorted(value / base - 1 for value in found.values()), abs=1e-9)
@@ -192,23 +191,78 @@ def test_two_combinations_that_differ_in_both_parts_are_no_grid(grid: Path, tmp_
     assert heat_map.draw(read(tmp_path)) == []
 
 
-def test_a_cell_is_the_mean_of_its_combinations(tmp_path: Path) -> None:
-    gaps = []
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two balancers by two transports by two budgets, without references."""
+    folder = tmp_path_factory.mktemp("three")
     for balancer in ("round_robin", "minimum_tokens"):
-        for transport in ("local", "gather_40"):
-            for ledger in ("acknowledge", "overwrite"):
-                name = f"{balancer}-{transport}-{ledger}"
-                choices = (f"balancer={balancer}", f"transport={transport}")
-                summary = run(tmp_path, name, *choices, f"ledger.mode={ledger}", "compare=true")
-                gaps.append(summary["gap_closed"]["e2e_mean"])
-    contents = read(tmp_path)
-    block = contents.blocks[0]
-    layout = heat_map.grid(block.combinations)
-    assert layout is not None
-    (gap,) = heat_map.maps_of(contents, block, layout)
-    means = [fmean(gaps[place : place + 2]) for place in range(0, 8, 2)]
-    assert sorted(value.share for value in gap.values.values()) == pytest.approx(sorted(means))
-    assert "mean of up to 2 combinations" in heat_map.draw(contents)[0].caption
+        for transport in ("local", "poll_1s"):
+            for budget in ("fixed", "level"):
+                choices = (f"balancer={balancer}", f"transport={transport}", f"budget={budget}")
+                run(folder, f"{balancer}-{transport}-{budget}", *choices, "compare=false")
+    return folder
+
+
+def test_no_cell_is_a_mean_over_a_third_part(three: Path) -> None:
+    contents = read(three)
+    drawings = heat_map.draw(contents)
+    titles = [f"{what}: balancer x transport" for what in ("Change of E2E", "Change of TTFT")]
+    assert [one.title for one in drawings] == [
+        f"{title} (budget={budget})" for title in titles for budget in ("fixed", "level")
+    ]
+    assert len({one.name for one in drawings}) == len(drawings)
+    base_s = contents.baselines[0].runs[0].result.e2e_s.mean
+    assert base_s is not None
+    expected: dict[str, list[float]] = {"fixed": [], "level": []}
+    for one in contents.runs:
+        assert one.result.e2e_s.mean is not None
+        share = one.result.e2e_s.mean / base_s - 1
+        expected[one.directory.name.rpartition("-")[2]].append(round(100 * share, 1))
+    for drawing, told in zip(drawings[:2], expected.values(), strict=True):
+        cells = [float(text.rstrip("* %")) for text in texts(drawing) if "%" in text]
+        assert sorted(cells) == pytest.approx(sorted(told), abs=0.11)
+    assert "0 %" in texts(drawings[0])
+    assert "baseline is in the first map" not in drawings[0].caption
+    assert "baseline is in the first map" in drawings[1].caption
+
+
+def test_maps_say_which_combinations_they_do_not_show(three: Path, tmp_path: Path) -> None:
+    shutil.copytree(three, tmp_path / "runs")
+    for name in ("round_robin-poll_1s", "minimum_tokens-local", "minimum_tokens-poll_1s"):
+        shutil.rmtree(tmp_path / "runs" / f"{name}-level")
+    drawings = heat_map.draw(read(tmp_path / "runs"))
+    assert [one.title.rpartition(" ")[2] for one in drawings] == ["(budget=fixed)"] * 2
+    assert "The maps show 4 of 5 combinations" in drawings[0].caption
+
+
+def test_cells_that_differ_in_a_third_part_say_so(three: Path, tmp_path: Path) -> None:
+    for name in ("round_robin-local-fixed", "round_robin-poll_1s-fixed"):
+        shutil.copytree(three / name, tmp_path / name)
+    for name in ("minimum_tokens-local-level", "minimum_tokens-poll_1s-level"):
+        shutil.copytree(three / name, tmp_path / name)
+    (drawing, _) = heat_map.draw(read(tmp_path))
+    assert drawing.title == "Change of E2E: balancer x transport"
+    assert "Cells differ in budget" in drawing.caption
+
+
+def test_figures_of_few_combinations_say_that_there_are_more(three: Path) -> None:
+    contents = read(three)
+    for draw in (draw_load, timeline.draw):
+        assert "Shown are 3 of 8 combinations" in draw(contents)[0].caption
+
+
+def test_figures_of_one_setting_say_that_there_are_more(loads: Contents) -> None:
+    for draw in (draw_load, timeline.draw):
+        assert "one of 2." in draw(loads)[0].caption
+
+
+def test_objectives_that_differ_are_not_told_as_one(tmp_path: Path) -> None:
+    for balancer, ttft_s in (("round_robin", 2.0), ("minimum_tokens", 3.0)):
+        choices = (f"balancer={balancer}", f"slo.ttft_s={ttft_s}", "compare=false")
+        run(tmp_path, balancer, *choices)
+    (drawing,) = goodput.draw(read(tmp_path))
+    assert "objectives differ" in drawing.caption
+    assert "TTFT of" not in drawing.caption
 
 
 def test_loads_that_met_by_chance_are_no_sweep(loads: Contents, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ TOPICS = (
         "heat-map",
         "Heat map",
         heat_map.draw,
-        "Needs several balancers on several transports: dpbal-run sweep=transports.",
+        "Needs several parts of two of balancer, transport, budget, signal and ledger, each with"
+        " each: dpbal-run -m balancer=round_robin,minimum_tokens transport=local,gather_40.",
     ),
 )

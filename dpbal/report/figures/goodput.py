@@ -105,15 +105,18 @@ def _curves(selection: Selection, measured: list[np.ndarray]) -> str:
 
 def _caption(contents: Contents, selection: Selection) -> str:
     shown = [contents.of(one) for one in selection.combinations]
-    slo = objectives(shown[0][0])
+    several = [objectives(run) for runs in shown for run in runs]
+    slo = several[0]
     per_token = slo.ttft_s_per_prompt_token
     more = f" + {1e3 * per_token:g} ms a prompt token" if per_token else ""
+    told = f"they are a TTFT of {slo.ttft_s:g} s{more} and a TPOT of {1e3 * slo.tpot_s:g} ms"
+    if any(other != slo for other in several):
+        told = "they are those of each combination, whose objectives differ"
     most = max(len(runs) for runs in shown)
     means = (
         f" Means of up to {most} runs, bands from the lowest to the highest." if most > 1 else ""
     )
     return (
         "Share of the offered requests that met both objectives, each multiplied by the factor"
-        f" below; at 1 they are a TTFT of {slo.ttft_s:g} s{more} and a TPOT of"
-        f" {1e3 * slo.tpot_s:g} ms.{means}{left_out(selection)}"
+        f" below; at 1 {told}.{means}{left_out(selection)}"
     )

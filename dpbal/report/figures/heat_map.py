@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from itertools import combinations as pairs
 from statistics import fmean
 from typing import TypeAlias
 
 from matplotlib.patches import Rectangle
 
 from dpbal.comparison.comparison import Table
-from dpbal.comparison.grouping import Block, Combination, shown
+from dpbal.comparison.grouping import Block, Combination
 from dpbal.report import theme
 from dpbal.report.contents import MOST_SETTINGS, Contents
 from dpbal.report.figures.base import Drawing
+from dpbal.report.figures.grids import MOST_GRIDS, Grid, grids
 from dpbal.report.figures.labels import anchor
 
-FAMILIES = ("balancer", "transport", "budget", "signal", "ledger")
-"""Of the policy; the first two that make a grid are drawn."""
-MOST_CELLS = 200
 STRONGEST = 0.5
 """Opacity of the largest value's colour: the number in it stays legible, in the dark as well."""
 WEAKEST = 0.2
@@ -34,30 +31,13 @@ Key: TypeAlias = "tuple[Hashable, Hashable]"
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What is shown of a setting.
-
-    Attributes:
-        families: Of the rows and of the columns.
-        rows: Names of the parts.
-        columns: Names of the parts.
-        cells: The combinations of each pair that ran.
-    """
-
-    families: tuple[str, str]
-    rows: list[str]
-    columns: list[str]
-    cells: dict[tuple[str, str], list[Combination]]
-
-
-@dataclass(frozen=True)
 class Value:
     """The number of a cell.
 
     Attributes:
         share: Of which 1 is 100 %.
         is_better: Whether it is good news.
-        is_unstable: Whether any run in it was.
+        is_unstable: Whether any of its runs was.
     """
 
     share: float
@@ -70,12 +50,14 @@ class Map:
     """One figure: what its numbers are, and the numbers.
 
     Attributes:
+        grid: Where they are.
         name: Of its anchor.
         title: What the numbers are, in a few words.
         meaning: A sentence.
         values: Of the cells that have one.
     """
 
+    grid: Grid
     name: str
     title: str
     meaning: str
@@ -86,97 +68,69 @@ class Map:
 def draw(contents: Contents) -> list[Drawing]:
     """For each setting with a grid the gap closed, or the changes of E2E and TTFT."""
     drawings: list[Drawing] = []
+    settings = 0
     for block, base in zip(contents.blocks, contents.baselines, strict=True):
-        found = grid(sorted(block.combinations, key=lambda one, base=base: one is not base))  # type: ignore[misc]
-        maps = maps_of(contents, block, found) if found else []
-        if found is None or not maps:
+        found = grids(sorted(block.combinations, key=lambda one, base=base: one is not base))  # type: ignore[misc]
+        maps = maps_of(contents, block, found[:MOST_GRIDS])
+        if not maps:
             continue
-        place = sum(each.name.startswith(f"heat-{maps[0].name}") for each in drawings)
-        if place == MOST_SETTINGS:
+        if settings == MOST_SETTINGS:
             break
-        over = f"{found.families[0]} x {found.families[1]}"
+        settings += 1
         for one in maps:
+            name = f"heat-{one.name}"
+            place = sum(each.name.startswith(name) for each in drawings)
+            alike = [each for each in maps if each.name == one.name]
             drawings.append(
                 Drawing(
-                    anchor(f"heat-{one.name}", place),
-                    f"{one.title}: {over}" + (f" ({block.label})" if block.label else ""),
-                    f"{one.meaning} {_caption(found, one)}",
-                    _drawn(found, one),
-                    is_wide=len(found.columns) > MOST_NARROW,
+                    anchor(name, place),
+                    _title(one, block),
+                    f"{one.meaning} {_caption(one, alike, block, base)}",
+                    _drawn(one, _largest(alike)),
+                    is_wide=len(one.grid.columns) > MOST_NARROW,
                 )
             )
     return drawings
 
 
-def grid(everyone: list[Combination]) -> Grid | None:
-    """The first two families of which two and more ran, in pairs enough to be read as a grid."""
-    for families in pairs(FAMILIES, 2):
-        rows, columns = (_parts(everyone, family) for family in families)
-        cells: dict[tuple[str, str], list[Combination]] = {}
-        for key, one in zip(zip(rows, columns, strict=True), everyone, strict=True):
-            cells.setdefault(key, []).append(one)
-        sides = list(dict.fromkeys(rows)), list(dict.fromkeys(columns))
-        height, width = map(len, sides)
-        # fewer could be one family that is called by two names
-        is_grid = min(height, width) > 1 and len(cells) >= height + width - 1
-        if is_grid and height * width <= MOST_CELLS:
-            return Grid(families, *sides, cells)
-    return None
-
-
-def maps_of(contents: Contents, block: Block, found: Grid) -> list[Map]:
+def maps_of(contents: Contents, block: Block, found: list[Grid]) -> list[Map]:
     """The gap closed where every pair knows it, else the changes against the baseline."""
-    gaps = _values(found, lambda one: _gap(contents, one), lower_is_better=False)
-    gap = Map(
-        "gap",
-        "Gap closed",
-        "How much of the way from round robin (0 %) to the pooled reference (100 %) mean E2E goes.",
-        gaps,
+    meaning = (
+        "How much of the way from round robin (0 %) to the pooled reference (100 %) mean E2E goes."
     )
+    gaps = [
+        Map(
+            one,
+            "gap",
+            "Gap closed",
+            meaning,
+            _values(one, lambda each: _gap(contents, each), lower_is_better=False),
+        )
+        for one in found
+    ]
     table = _table(contents, block)
-    if len(gaps) == len(found.cells) or (gaps and table is None):
-        return [gap]
-    if table is None:
-        return []
+    if table is None or all(len(one.values) == len(one.grid.cells) for one in gaps):
+        return [one for one in gaps if one.values]
     maps = []
     for name, label in (("e2e_mean", "E2E"), ("ttft_mean", "TTFT")):
         changes = _changes(table, name)
-        values = _values(found, lambda one, found=changes: found.get(_key(one)))  # type: ignore[misc]
         meaning = f"Change of mean {label} against {table.baseline.label}; negative is better."
-        maps.append(Map(label.lower(), f"Change of {label}", meaning, values))
+        for one in found:
+            values = _values(one, lambda each, changes=changes: changes.get(_key(each)))  # type: ignore[misc]
+            maps.append(Map(one, label.lower(), f"Change of {label}", meaning, values))
     return [one for one in maps if one.values]
-
-
-def _parts(everyone: list[Combination], family: str) -> list[str]:
-    """For each combination what its part of a family is called, with what tells it from others."""
-    settings = [
-        {key: value for key, value in one.policy.items() if key.partition(".")[0] == family}
-        for one in everyone
-    ]
-    names = [
-        one.choices.get(family, str(own.pop(f"{family}.name", "")))
-        for one, own in zip(everyone, [dict(own) for own in settings], strict=True)
-    ]
-    labels = []
-    for name, own in zip(names, settings, strict=True):
-        alike = [other for label, other in zip(names, settings, strict=True) if label == name]
-        differing = [key for key in own if len({other.get(key) for other in alike}) > 1]
-        told = [f"{key.partition('.')[2]}={shown(own[key])}" for key in differing]
-        labels.append(" ".join([name, *told]).strip() or family)
-    return labels
 
 
 def _values(
     found: Grid, of: Callable[[Combination], float | None], lower_is_better: bool = True
 ) -> dict[tuple[str, str], Value]:
-    """Means over the combinations of each cell that have a value."""
+    """Of the cells whose combination has one."""
     values = {}
-    for key, cell in found.cells.items():
-        told = [value for one in cell if (value := of(one)) is not None]
-        if told:
-            mean = fmean(told)
-            is_unstable = any(run.result.unstable for one in cell for run in one.runs)
-            values[key] = Value(mean, (mean < 0) == lower_is_better, is_unstable)
+    for key, one in found.cells.items():
+        value = of(one)
+        if value is not None:
+            is_unstable = any(run.result.unstable for run in one.runs)
+            values[key] = Value(value, (value < 0) == lower_is_better, is_unstable)
     return values
 
 
@@ -208,14 +162,18 @@ def _key(one: Combination) -> Key:
     return frozenset(one.policy.items()), frozenset(one.setting.items())
 
 
-def _drawn(found: Grid, one: Map) -> str:
-    rows, columns = found.rows, found.columns
+def _largest(maps: list[Map]) -> float:
+    """Of the values that share their colours."""
+    return max(WEAKEST, *(abs(value.share) for one in maps for value in one.values.values()))
+
+
+def _drawn(one: Map, largest: float) -> str:
+    rows, columns = one.grid.rows, one.grid.columns
     width_in = 0.4 + 0.07 * max(map(len, rows)) + CELL_IN[0] * len(columns)
     slant = max(map(len, columns)) > CHARACTERS
     height_in = 0.35 + CELL_IN[1] * len(rows) + (0.05 * max(map(len, columns)) if slant else 0)
     least_in = (theme.WIDE if len(columns) > MOST_NARROW else theme.SMALL)[0]
     figure, (axes,) = theme.canvas((max(least_in, width_in), max(1.2, height_in)))
-    largest = max(WEAKEST, *(abs(value.share) for value in one.values.values()))
     for (row, column), value in one.values.items():
         x, y = columns.index(column), rows.index(row)
         colour = theme.BLUE if value.is_better else theme.ORANGE
@@ -242,16 +200,32 @@ def _number(value: Value, one: Map) -> str:
     return (f"{percent:.0f} %" if one.name == "gap" or not percent else f"{percent:+.1f} %") + mark
 
 
-def _caption(found: Grid, one: Map) -> str:
+def _title(one: Map, block: Block) -> str:
+    under = ", ".join(text for text in (one.grid.rest, block.label) if text)
+    over = " x ".join(one.grid.families)
+    return f"{one.title}: {over}" + (f" ({under})" if under else "")
+
+
+def _caption(one: Map, alike: list[Map], block: Block, base: Combination) -> str:
+    """How to read a map, which may be one of several like it."""
+    grid = one.grid
     text = "Blue is better, orange worse."
-    if len(one.values) < len(found.rows) * len(found.columns):
+    if one.name != "gap" and not _holds(grid, base):
+        is_first = _holds(alike[0].grid, base)
+        text += f" The baseline is in {'the first map' if is_first else 'no map'}."
+    if len(one.values) < len(grid.rows) * len(grid.columns):
         text += " Blank: not run, or not known."
-    most = max(map(len, found.cells.values()))
-    if most > 1:
-        text += f" A cell is the mean of up to {most} combinations that differ in other parts."
-    settings = {_key(each)[1] for cell in found.cells.values() for each in cell}
-    if len(settings) > 1:
+    drawn = sum(len(each.grid.cells) for each in alike)
+    if drawn < len(block.combinations):
+        text += f" The maps show {drawn} of {len(block.combinations)} combinations."
+    if grid.also:
+        text += f" Cells differ in {' and '.join(grid.also)} as well."
+    if len({_key(each)[1] for each in grid.cells.values()}) > 1:
         text += " The cells ran under several settings, which differ in more than these parts."
     if any(value.is_unstable for value in one.values.values()):
         text += " * a run was unstable, so the value depends on its length."
     return text
+
+
+def _holds(grid: Grid, base: Combination) -> bool:
+    return any(one is base for one in grid.cells.values())

@@ -57,23 +57,29 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     figure.legend(handles, lines, loc="outside lower left", labelspacing=0.25)
 
 
-def left_out(selection: Selection) -> str:
-    """What a figure does not show or mixes, with a space before it; empty where that is nothing."""
-    settings = {frozenset(one.setting.items()) for one in selection.combinations}
+def left_out(selection: Selection, most: int | None = None) -> str:
+    """What a figure does not show or mixes, with a space before it; empty where that is nothing.
+
+    Args:
+        selection: Of combinations.
+        most: How many of them are shown, where that is not all.
+    """
+    chosen = selection.combinations[:most]
+    settings = {frozenset(one.setting.items()) for one in chosen}
     mixed = " Not all are of the same workload, load or group." if len(settings) > 1 else ""
-    if not selection.left_out:
+    everyone = len(selection.combinations) + selection.left_out
+    if len(chosen) == everyone:
         return mixed
-    shown = len(selection.combinations)
     return (
-        f" Shown are {shown} of {shown + selection.left_out} combinations: the baseline, and of "
+        f" Shown are {len(chosen)} of {everyone} combinations: the baseline, and of "
         "each balancer the one with the lowest mean E2E first."
         f"{mixed}"
     )
 
 
-def under(selection: Selection) -> str:
-    """A sentence on the setting, with a space before it; empty where there is one."""
-    return f" Setting: {selection.label}." if selection.label else ""
+def under(selection: Selection, settings: int) -> str:
+    """A sentence on the setting, of so many, with a space before it; empty where there is one."""
+    return f" Setting: {selection.label}, one of {settings}." if settings > 1 else ""
 
 
 def titled(title: str, selection: Selection) -> str:

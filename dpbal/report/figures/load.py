@@ -9,7 +9,7 @@ import numpy as np
 from dpbal.report import theme
 from dpbal.report.contents import Contents
 from dpbal.report.figures.base import Drawing
-from dpbal.report.figures.labels import Look, anchor, looks, under
+from dpbal.report.figures.labels import Look, anchor, left_out, looks, under
 
 if TYPE_CHECKING:
     import polars
@@ -29,6 +29,7 @@ def draw(contents: Contents) -> list[Drawing]:
         shown = looks(selection)[:MOST]
         runs = [contents.of(look.combination, 1)[0] for look in shown]
         found = [held(contents.steps(run)) for run in runs]
+        also = under(selection, len(contents.blocks)) + left_out(selection, MOST)
         most = max((values.max() for _, values in found if values.size), default=0)
         for look, run, (times_s, values) in zip(shown, runs, found, strict=True):
             if values.size:
@@ -38,7 +39,7 @@ def draw(contents: Contents) -> list[Drawing]:
                         look.combination.label,
                         "Requests running and waiting on each rank over the seconds of one run"
                         f" (seed {run.result.seed}): {_meaning(len(values))} Lines that run apart"
-                        f" are load that the balancer did not level.{under(selection)}",
+                        f" are load that the balancer did not level.{also}",
                         _lines(times_s, values, look, float(most)),
                     )
                 )

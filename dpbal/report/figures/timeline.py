@@ -16,7 +16,7 @@ from dpbal.comparison.load import Run
 from dpbal.report import theme
 from dpbal.report.contents import Contents
 from dpbal.report.figures.base import Drawing
-from dpbal.report.figures.labels import anchor, under
+from dpbal.report.figures.labels import anchor, left_out, under
 from dpbal.report.figures.stragglers import is_lockstep
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ def draw(contents: Contents) -> list[Drawing]:
     """One wide figure for each of a few combinations."""
     drawings: list[Drawing] = []
     for selection in contents.selections()[:1]:
+        also = under(selection, len(contents.blocks)) + left_out(selection, MOST)
         for combination in selection.combinations[:MOST]:
             (run,) = contents.of(combination, 1)
             window = middle(contents.steps(run), is_lockstep(run))
             if not window.steps.is_empty():
                 name = anchor("timeline", len(drawings))
-                caption = _caption(run, window.steps) + under(selection)
+                caption = _caption(run, window.steps) + also
                 drawings.append(
                     Drawing(name, combination.label, caption, _bars(run, window), is_wide=True)
                 )
