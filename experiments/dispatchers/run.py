@@ -90,6 +90,25 @@ def ledgers() -> Iterator[Task]:
     return _variants({"acknowledge": (), "overwrite": ("ledger.mode=overwrite",)})
 
 
+def alike() -> Iterator[Task]:
+    """Front ends that agree too well, and what keeps them apart.
+
+    The pair of changes was found on windows 5 to 9 of ``azure_conv``; these are others.
+    """
+    apart, random = "signal.terms.decode_work=0", "balancer.ties=random"
+    policies: Policies = {
+        BASE: ("balancer=round_robin",),
+        "least_prefill": ("balancer=least_prefill",),
+        "ties=random": ("balancer=least_prefill", random),
+        "no decode_work": ("balancer=least_prefill", apart),
+        "both": ("balancer=least_prefill", apart, random),
+    }
+    unseen = {TRACE: range(5), "azure_code": range(5, 10), "conv_like": range(2, 7)}
+    for workload, numbers in unseen.items():
+        for kind, front_ends, draw in product(KINDS, (1, 2, 4, 8, 16), numbers):
+            yield Task(Cell(workload, kind, front_ends), draw, policies)
+
+
 def _variants(variants: dict[str, tuple[str, ...]]) -> Iterator[Task]:
     policies: Policies = {
         BASE: ("balancer=round_robin",),
@@ -108,8 +127,13 @@ def _variants(variants: dict[str, tuple[str, ...]]) -> Iterator[Task]:
     return _tasks([Cell(TRACE, kind, n) for kind, n in product(kinds, (1, 4, 16))], policies)
 
 
-QUESTIONS = {"herds": herds, "ties": ties, "ledgers": ledgers}
-TITLES = {"herds": "More front ends, older reports", "ties": "Ties", "ledgers": "Ledgers"}
+QUESTIONS = {"herds": herds, "alike": alike, "ties": ties, "ledgers": ledgers}
+TITLES = {
+    "herds": "More front ends, older reports",
+    "alike": "Front ends that agree too well",
+    "ties": "Ties",
+    "ledgers": "Ledgers",
+}
 
 
 def text(question: str, rows: polars.DataFrame) -> str:
