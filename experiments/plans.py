@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import polars
 
+from experiments import questions
 from experiments.cells import LATENCIES, Cell, Shown, measure
 from experiments.effects import POOLED
 
@@ -38,6 +40,25 @@ class Task(NamedTuple):
     cell: NamedCell
     draw: int
     policies: Policies
+
+
+def main(
+    purpose: str,
+    folder: Path,
+    plans: Mapping[str, Callable[[], Iterable[Task]]],
+    text: Callable[[str, polars.DataFrame], str],
+    shown: Shown = SHOWN,
+    needs_traces: bool = True,
+) -> None:
+    """The command of a study whose questions are plans; see ``experiments.questions.main``."""
+    questions.main(
+        purpose,
+        folder,
+        plans,
+        lambda question, pool: answer(plans[question](), pool, shown),
+        text,
+        needs_traces,
+    )
 
 
 def answer(

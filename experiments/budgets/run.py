@@ -18,18 +18,15 @@ from typing import NamedTuple
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.effects import POOLED
 from experiments.grids import changes, grid, shares
-from experiments.level.cells import TRACES
-from experiments.plans import POOLED_TOO, Policies, Task, answer
+from experiments.held_out import MOONCAKE, TRACES, draws, workload_lines
+from experiments.plans import POOLED_TOO, Policies, Task
 
 WORKLOADS = (*TRACES, "conv_like", "reasoning")
 PROFILES = ("lds_prototype", "deepseek_v3_h200")
-DRAWS = {True: (5, 6, 7, 8, 9), False: (2, 3, 4, 5, 6)}
-"""Of ten windows of a trace those of its second half; seeds of what is no trace."""
-
-REQUESTS = 2000
+SEEDS, REQUESTS = 5, 2000
 """Of workloads that are no traces."""
 
 TUNED_FOR = {"conv_like": "azure_conv"}
@@ -54,19 +51,14 @@ class Cell(NamedTuple):
     profile: str
     load: float
 
-    @property
-    def is_trace(self) -> bool:
-        """Whether it is cut into windows; else it has seeds."""
-        return self.workload in TRACES
-
     def lines(self, draw: int) -> tuple[str, ...]:
         """The configuration of a window or seed."""
-        own = [f"workload={self.workload}", f"profile={self.profile}", f"workload.load={self.load}"]
-        if self.is_trace:
-            own += ["workload.windows=10", f"workload.window={draw}"]
-        else:
-            own += [f"workload.requests={REQUESTS}", f"seed={draw}"]
-        if self.workload == "mooncake_conversation":
+        own = [
+            *workload_lines(self.workload, draw, REQUESTS),
+            f"profile={self.profile}",
+            f"workload.load={self.load}",
+        ]
+        if self.workload == MOONCAKE:
             own.append("backend.shared_prefix_store=true")
         return tuple(own)
 
@@ -118,7 +110,7 @@ def loads() -> Iterator[Task]:
     cells = [Cell(*parts) for parts in product(WORKLOADS, PROFILES, (0.85,))]
     cells += [Cell(*parts) for parts in product(WORKLOADS, PROFILES[:1], (0.5,))]
     for cell in cells:
-        for draw in DRAWS[cell.is_trace]:
+        for draw in draws(cell.workload)[:SEEDS]:
             yield Task(cell, draw, policies(cell))
 
 
@@ -163,10 +155,4 @@ def text(question: str, rows: polars.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    questions.main(
-        __doc__ or "",
-        Path(__file__).parent,
-        QUESTIONS,
-        lambda question, pool: answer(QUESTIONS[question](), pool),
-        text,
-    )
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text)

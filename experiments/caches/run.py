@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.cells import LATENCIES, Shown
 from experiments.effects import table
 from experiments.held_out import MOONCAKE, draws, workload_lines
-from experiments.plans import POOLED_TOO, Policies, Task, answer
+from experiments.plans import POOLED_TOO, Policies, Task
 from experiments.prefix.cells import KINDS
 
 SEEDS = 5
@@ -128,10 +128,4 @@ def text(question: str, rows: polars.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    questions.main(
-        __doc__ or "",
-        Path(__file__).parent,
-        QUESTIONS,
-        lambda question, pool: answer(QUESTIONS[question](), pool, SHOWN),
-        text,
-    )
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text, SHOWN)

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.grids import changes, grid
 from experiments.held_out import draws, workload_lines
-from experiments.plans import Policies, Task, answer
+from experiments.plans import Policies, Task
 
 TRACE = "azure_conv"
 SEEDS = 5
@@ -147,10 +147,4 @@ def text(question: str, rows: polars.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    questions.main(
-        __doc__ or "",
-        Path(__file__).parent,
-        QUESTIONS,
-        lambda question, pool: answer(QUESTIONS[question](), pool),
-        text,
-    )
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text)

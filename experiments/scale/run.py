@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.effects import POOLED
 from experiments.grids import changes, grid, means, shares
-from experiments.plans import POOLED_TOO, Policies, Task, answer
+from experiments.plans import POOLED_TOO, Policies, Task
 
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256)
 DRAWS = (2, 3, 4, 5, 6)
@@ -160,11 +160,4 @@ def _of_alone(rows: polars.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    questions.main(
-        __doc__ or "",
-        Path(__file__).parent,
-        QUESTIONS,
-        lambda question, pool: answer(QUESTIONS[question](), pool),
-        text,
-        needs_traces=False,
-    )
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text, needs_traces=False)
