@@ -17,7 +17,7 @@ from tests.vllm.runs import Runs
 
 pytestmark = pytest.mark.slow
 
-DILATION = {"llama31_8b_h200": 20, "deepseek_v3_h200": 3}
+DILATION = {"llama31_8b_h200": 20, "deepseek_v3_h200": 10}
 """So that a step lasts long enough for every arrival to fall into the step that it is meant for."""
 
 FIRST = {"independent": 2, "lockstep": 1}
@@ -134,7 +134,7 @@ VLLM_INTERVAL = ("budget=fixed", "backend.prefill_schedule_interval=3")
     [
         (LEVEL, LEVEL, 1, None),  # one step with tokens comes before all ranks know each other
         (ALIGNED, ALIGNED, 1, None),
-        (TIME_CAP, TIME_CAP, None, 4),  # with a shorter first step
+        (TIME_CAP, TIME_CAP, None, 13),  # with a shorter first step
         (VLLM_INTERVAL, INTERVAL, None, None),
     ],
     ids=["level", "aligned", "time_cap", "vLLM's own interval"],
