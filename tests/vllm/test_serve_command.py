@@ -21,6 +21,7 @@ from tests.vllm.settings import config, write
 TWO = ["--data-parallel-size", "2"]
 FOUR_OF_TWO_HOSTS = ["--data-parallel-size", "4", "--data-parallel-size-local", "2"]
 HYBRID = [*FOUR_OF_TWO_HOSTS, "--data-parallel-hybrid-lb"]
+APART = ["signal.terms.decode_work=0", "balancer.ties=random"]
 EMULATED = ["--distributed-executor-backend", EXECUTOR]
 
 
@@ -222,6 +223,31 @@ def test_seconds_of_a_profile_that_nobody_chose_are_warned_of(
 ) -> None:
     dry_run(model_folders[GroupKind.independent], overrides, *TWO)
     assert ("type profile=NAME" in capsys.readouterr().err) is warns
+
+
+@pytest.mark.parametrize(
+    ("overrides", "front_ends", "warns"),
+    [
+        (["+balancer=least_prefill"], 2, True),
+        (["+balancer=least_prefill", "balancer.ties=random"], 2, True),
+        (["+balancer=least_prefill", "signal.terms.decode_work=0"], 2, True),
+        (["+balancer=least_prefill", *APART], 2, False),
+        (["+balancer=least_prefill"], 1, False),
+        (["+balancer=round_robin"], 2, False),
+    ],
+)
+def test_front_ends_that_agree_too_well_are_warned_of(
+    capsys: pytest.CaptureFixture[str],
+    model_folders: dict[GroupKind, Path],
+    overrides: list[str],
+    front_ends: int,
+    warns: bool,
+) -> None:
+    model = model_folders[GroupKind.independent]
+    dry_run(model, overrides, *TWO, "--api-server-count", str(front_ends))
+    said = capsys.readouterr().err
+    assert (f"{front_ends} API servers agree too well" in said) is warns
+    assert all((words in said) is warns for words in APART)
 
 
 def test_a_config_may_be_in_the_environment_itself(

@@ -27,6 +27,12 @@ def warnings(plan: Plan) -> Iterator[str]:
             f"warning: seconds are those of {model}; type profile=NAME for the model that is "
             f"served, such as profile={PROFILE}, or make one with dpbal-calibrate"
         )
+    if plan.herds:
+        front_ends = plan.settings.config.group.dispatchers
+        yield (
+            f"warning: {front_ends} API servers agree too well on which rank is free; type "
+            "signal.terms.decode_work=0 balancer.ties=random, or --api-server-count 1"
+        )
 
 
 def describe(plan: Plan) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dpbal.backends.vllm.rank.scheduler import reporting
 from dpbal.backends.vllm.refusals import refuse, refuse_distance
 from dpbal.backends.vllm.serve.arguments import engine_config, parse
 from dpbal.backends.vllm.settings import Settings
+from dpbal.balancers.smallest import Ties
 from dpbal.config import Config, Group
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
@@ -94,6 +95,20 @@ class Plan:
         """Whether the profile matters, and is one that nobody has asked for."""
         is_typed = any(line.lstrip("+").startswith("profile") for line in self.overrides)
         return not is_typed and (self.is_emulated or self.settings.reads_profile)
+
+    @property
+    def herds(self) -> bool:
+        """Whether front ends that do not know of each other agree too well on which rank is free.
+
+        Found for ``least_prefill`` (docs/studies/dispatchers.md): decode seconds settle its ties,
+        and all front ends read the same ones.
+        """
+        config = self.settings.config
+        if config.group.dispatchers == 1 or config.balancer["name"] != "least_prefill":
+            return False
+        draws_ties = config.balancer.get("ties") == Ties.random.name
+        settles = (config.signal.get("terms") or {}).get("decode_work", 0.0) > 0
+        return settles or not draws_ties
 
     def is_typed(self, key: str) -> bool:
         """Whether a value of the group was asked for."""
