@@ -12,6 +12,7 @@ import pytest
 
 from dpbal.backends.vllm.emulated import EXECUTOR
 from dpbal.backends.vllm.serve.cli import main
+from dpbal.backends.vllm.serve.herding import advice
 from dpbal.backends.vllm.settings import CONFIG, Settings
 from dpbal.composition import compose
 from dpbal.core import LoadTable
@@ -21,7 +22,6 @@ from tests.vllm.settings import config, write
 TWO = ["--data-parallel-size", "2"]
 FOUR_OF_TWO_HOSTS = ["--data-parallel-size", "4", "--data-parallel-size-local", "2"]
 HYBRID = [*FOUR_OF_TWO_HOSTS, "--data-parallel-hybrid-lb"]
-APART = ["signal.terms.decode_work=0", "balancer.ties=random"]
 EMULATED = ["--distributed-executor-backend", EXECUTOR]
 
 
@@ -225,29 +225,61 @@ def test_seconds_of_a_profile_that_nobody_chose_are_warned_of(
     assert ("type profile=NAME" in capsys.readouterr().err) is warns
 
 
+ALONE = "--api-server-count 1"
+APART = ["signal.terms.decode_work=0", "balancer.ties=random"]
+DRAWN = ["+balancer=least_prefill", "balancer.ties=random"]
+UNSETTLED = ["+balancer=least_prefill", "signal=prefill_work"]
+
+
 @pytest.mark.parametrize(
-    ("overrides", "front_ends", "warns"),
+    ("overrides", "front_ends", "instead"),
     [
-        (["+balancer=least_prefill"], 2, True),
-        (["+balancer=least_prefill", "balancer.ties=random"], 2, True),
-        (["+balancer=least_prefill", "signal.terms.decode_work=0"], 2, True),
-        (["+balancer=least_prefill", *APART], 2, False),
-        (["+balancer=least_prefill"], 1, False),
-        (["+balancer=round_robin"], 2, False),
+        (["+balancer=least_prefill"], 2, f"{' '.join(APART)}, or {ALONE}"),
+        (DRAWN, 2, f"{APART[0]}, or {ALONE}"),
+        (UNSETTLED, 2, f"{APART[1]}, or {ALONE}"),
+        (["+balancer=least_prefill", *APART], 2, None),
+        (["+balancer=least_prefill"], 8, ALONE),
+        (["+balancer=least_prefill", *APART], 8, ALONE),
+        (["+balancer=least_prefill", *APART, "budget=level"], 8, None),
+        (["+balancer=minimum_tokens"], 2, ALONE),
+        (["+balancer=minimum_tokens"], 1, None),
+        (["+balancer=least_prefill"], 0, None),
+        (["+balancer=round_robin"], 8, None),
     ],
 )
-def test_front_ends_that_agree_too_well_are_warned_of(
+def test_where_front_ends_would_herd_there_is_advice(
+    overrides: list[str], front_ends: int, instead: str | None
+) -> None:
+    combination = compose("backend=vllm", *overrides)
+    assert advice(combination, front_ends) == instead
+    typed = [word for word in (instead or "").split(", or ")[0].split() if "=" in word]
+    assert advice(compose("backend=vllm", *overrides, *typed), front_ends) in (None, ALONE)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "arguments", "servers"),
+    [
+        ([], TWO, 2),
+        ([], [*TWO, "--api-server-count", "1"], None),
+        (["group.dispatchers=1"], TWO, 2),
+        (["transport=zmq"], [*FOUR_OF_TWO_HOSTS, "--api-server-count", "1"], None),
+        (["transport=zmq"], [*FOUR_OF_TWO_HOSTS, "--headless"], None),
+    ],
+)
+def test_servers_that_herd_are_warned_of_by_their_number(
     capsys: pytest.CaptureFixture[str],
     model_folders: dict[GroupKind, Path],
     overrides: list[str],
-    front_ends: int,
-    warns: bool,
+    arguments: list[str],
+    servers: int | None,
 ) -> None:
-    model = model_folders[GroupKind.independent]
-    dry_run(model, overrides, *TWO, "--api-server-count", str(front_ends))
+    words = ["+balancer=least_prefill", *overrides]
+    if "transport=zmq" in overrides:
+        words += ["transport.hosts=[10.0.0.1,10.0.0.2]", "transport.port=20000"]
+    dry_run(model_folders[GroupKind.independent], words, *arguments)
     said = capsys.readouterr().err
-    assert (f"{front_ends} API servers agree too well" in said) is warns
-    assert all((words in said) is warns for words in APART)
+    assert ("do not know of each other" in said) is (servers is not None)
+    assert servers is None or f"{servers} API servers" in said
 
 
 def test_a_config_may_be_in_the_environment_itself(

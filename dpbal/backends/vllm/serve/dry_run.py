@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dpbal.backends.vllm.serve.combination import signal
+from dpbal.backends.vllm.serve.herding import advice
 from dpbal.backends.vllm.settings import CONFIG
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def warnings(plan: Plan) -> Iterator[str]:
             f"warning: seconds are those of {model}; type profile=NAME for the model that is "
             f"served, such as profile={PROFILE}, or make one with dpbal-calibrate"
         )
-    if plan.herds:
-        front_ends = plan.settings.config.group.dispatchers
+    instead = advice(plan.settings.config, plan.front_ends)
+    if instead is not None:
         yield (
-            f"warning: {front_ends} API servers agree too well on which rank is free; type "
-            "signal.terms.decode_work=0 balancer.ties=random, or --api-server-count 1"
+            f"warning: {plan.front_ends} API servers do not know of each other, and each finds the "
+            f"same rank free; type {instead}"
         )
 
 
@@ -76,7 +77,7 @@ def _combination(plan: Plan) -> Iterator[tuple[str, str]]:
     elif parallel.data_parallel_hybrid_lb:
         group += f" of this host, of {parallel.data_parallel_size} in all"
     yield "group", group
-    servers = plan.args.api_server_count or 0
+    servers = plan.front_ends
     yield "API servers", f"{servers}, each a dispatcher" if servers else "none on this host"
     yield "GPUs", "emulated" if plan.is_emulated else "vLLM's own"
 
@@ -106,7 +107,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, str]]:
         asked = plan.vllm_config.scheduler_config.async_scheduling
         lasting, is_async = "as without dpbal", bool(asked)
     yield "steps", f"{lasting}; async scheduling {'on' if is_async else 'off'}"
-    if plan.args.api_server_count:
+    if plan.front_ends:
         has_metrics = not settings.is_native and not plan.args.disable_log_stats
         yield "paths", "/dpbal/health, " + ("dpbal_* in /metrics" if has_metrics else "no metrics")
         yield "its end", "with --shutdown-timeout running requests finish, and new ones get a 503"

@@ -12,7 +12,6 @@ from dpbal.backends.vllm.rank.scheduler import reporting
 from dpbal.backends.vllm.refusals import refuse, refuse_distance
 from dpbal.backends.vllm.serve.arguments import engine_config, parse
 from dpbal.backends.vllm.settings import Settings
-from dpbal.balancers.smallest import Ties
 from dpbal.config import Config, Group
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
@@ -97,18 +96,9 @@ class Plan:
         return not is_typed and (self.is_emulated or self.settings.reads_profile)
 
     @property
-    def herds(self) -> bool:
-        """Whether front ends that do not know of each other agree too well on which rank is free.
-
-        Found for ``least_prefill`` (docs/studies/dispatchers.md): decode seconds settle its ties,
-        and all front ends read the same ones.
-        """
-        config = self.settings.config
-        if config.group.dispatchers == 1 or config.balancer["name"] != "least_prefill":
-            return False
-        draws_ties = config.balancer.get("ties") == Ties.random.name
-        settles = (config.signal.get("terms") or {}).get("decode_work", 0.0) > 0
-        return settles or not draws_ties
+    def front_ends(self) -> int:
+        """API servers of this host; 0 where it has engines alone."""
+        return int(self.args.api_server_count or 0)
 
     def is_typed(self, key: str) -> bool:
         """Whether a value of the group was asked for."""
@@ -126,7 +116,7 @@ class Plan:
         # all hosts of a group have to know of as many, and each knows only its own
         front_ends = self.vllm_config.parallel_config.data_parallel_size
         if not self.has_other_hosts:
-            front_ends = max(1, self.args.api_server_count or 0)
+            front_ends = max(1, self.front_ends)
         kind = GroupKind.lockstep if is_moe else GroupKind.independent
         return Group(
             given.kind if self.is_typed("kind") else kind,
