@@ -38,6 +38,29 @@ def closed(ours: Sequence[float], worst: Sequence[float], best: Sequence[float])
     return paired(known, [0.0] * len(known), LEVEL, ROUNDING)
 
 
+def share(
+    own: polars.DataFrame, base: polars.DataFrame, best: polars.DataFrame, column: str
+) -> Estimate | None:
+    """Share of the way from a baseline's runs to the best that a policy's go.
+
+    Args:
+        own: The policy's rows, one for each draw.
+        base: The baseline's, on the same draws.
+        best: Those of the pooled machine, on the same draws.
+        column: Of what.
+
+    Returns:
+        None for the baseline and the best themselves, where the baseline was unstable, where any
+        lost requests, and where a draw has no gap.
+    """
+    sides = (own, base, best)
+    if own.equals(base) or own.equals(best) or base["unstable"].any():
+        return None
+    if any(side["lost"].sum() for side in sides):
+        return None
+    return closed(*(side[column].to_list() for side in sides))
+
+
 def shown_change(estimate: Estimate) -> str:
     """``+3.2% [+1.0, +5.4]``."""
     return _shown(estimate, "+z.1f")
@@ -54,6 +77,7 @@ def table(
     baseline: str,
     shown: Sequence[str] = tuple(LATENCIES),
     gap: str | None = None,
+    gap_head: str = "gap closed",
 ) -> list[str]:
     """Lines of a Markdown table: means of the baseline, and how each policy differs from it.
 
@@ -63,13 +87,14 @@ def table(
         policy: Column with the name of the policy.
         baseline: Its value for the one that all others are compared with, which stands first.
         shown: Columns with values to compare.
-        gap: Column of which the closed share of the gap from the baseline to the rows named
-            ``POOLED`` is shown as well, where the baseline was stable and nothing was lost.
+        gap: Column of which the ``share`` of the way from the baseline to the rows named
+            ``POOLED`` is shown as well.
+        gap_head: What that share is called; a gap is closed from round robin on.
 
     Raises:
         ValueError: If a policy did not run on the baseline's draws.
     """
-    heads = [policy, *shown, *([f"gap closed, {gap}"] if gap else [])]
+    heads = [policy, *shown, *([f"{gap_head}, {gap}"] if gap else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     base = _draws(rows, policy, baseline)
     best = _draws(rows, policy, POOLED) if gap else base
@@ -78,14 +103,7 @@ def table(
         _check_draws(own, base, name, baseline)
         cells = [_compared(own, base, column) for column in shown]
         if gap:
-            sides = (own, base, best)
-            has_share = (
-                name not in (baseline, POOLED)
-                and not base["unstable"].any()
-                and not any(side["lost"].sum() for side in sides)
-            )
-            share = closed(*(side[gap].to_list() for side in sides)) if has_share else None
-            cells.append(shown_share(share))
+            cells.append(shown_share(share(own, base, best, gap)))
         lines.append(f"| {name}{remark(own)} | {' | '.join(cells)} |")
     return [*lines, ""]
 

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dpbal.comparison.statistics import Estimate
+
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c")
 """Of the policies, in order; a policy has the same one in all panels."""
@@ -44,6 +46,40 @@ def band(
     """
     panel.plot(x, draws.mean(axis=1), style, color=colour, label=label, linewidth=1.4, marker=".")
     panel.fill_between(x, draws.min(axis=1), draws.max(axis=1), color=colour, alpha=0.15, lw=0)
+
+
+def ends(effect: Estimate) -> tuple[float, float]:
+    """Of its interval; a single draw has none, so both are the mean."""
+    low, high = (effect.mean if end is None else end for end in (effect.low, effect.high))
+    return low, high
+
+
+def interval(
+    panel: Axes,
+    at: float,
+    effect: Estimate,
+    colour: str,
+    width: float,
+    label: str | None = None,
+    across: bool = False,
+) -> None:
+    """A point and the interval of how many times the baseline's a value is.
+
+    Args:
+        panel: Where.
+        at: Its place on the other axis.
+        effect: A relative change.
+        colour: One of ``COLOURS``.
+        width: Of the interval's line, in points.
+        label: Of the point.
+        across: Whether changes go from left to right, not upwards.
+    """
+    low, high = ends(effect)
+    line, point = ([at, at], [1 + low, 1 + high]), ([at], [1 + effect.mean])
+    if across:
+        line, point = line[::-1], point[::-1]
+    panel.plot(*line, color=colour, linewidth=width)
+    panel.plot(*point, "o", color=colour, markersize=4, label=label)
 
 
 def save(figure: Figure, name: str) -> None:

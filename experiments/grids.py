@@ -7,7 +7,7 @@ from statistics import fmean
 
 import polars
 
-from experiments.effects import change, closed, remark, shown_change, shown_share
+from experiments.effects import change, remark, share, shown_change, shown_share
 
 Shown = Callable[[polars.DataFrame, polars.DataFrame], str]
 """What a cell says of a policy's runs beside its baseline's, on the same draws."""
@@ -75,7 +75,7 @@ def means(column: str) -> Shown:
 
 
 def shares(column: str, best: polars.DataFrame, keys: tuple[str, ...]) -> Shown:
-    """Shares of the gap between the baseline and the best that are closed.
+    """Shares of the gap between the baseline and the best that are closed, where there are any.
 
     Args:
         column: Of what.
@@ -84,12 +84,10 @@ def shares(column: str, best: polars.DataFrame, keys: tuple[str, ...]) -> Shown:
     """
 
     def shown(own: polars.DataFrame, base: polars.DataFrame) -> str:
-        if own.equals(base) or base["unstable"].any():
-            return ""
         end = best
         for key in keys:
             end = _of(end, key, own[key][0])
-        return shown_share(closed(*(side[column].to_list() for side in (own, base, end))))
+        return shown_share(share(own, base, end, column))
 
     return shown
 

@@ -49,16 +49,25 @@ def main(
     text: Callable[[str, polars.DataFrame], str],
     shown: Shown = SHOWN,
     needs_traces: bool = True,
+    finished: Callable[[polars.DataFrame], polars.DataFrame] | None = None,
 ) -> None:
-    """The command of a study whose questions are plans; see ``experiments.questions.main``."""
-    questions.main(
-        purpose,
-        folder,
-        plans,
-        lambda question, pool: answer(plans[question](), pool, shown),
-        text,
-        needs_traces,
-    )
+    """The command of a study whose questions are plans; see ``experiments.questions.main``.
+
+    Args:
+        purpose: Of the study, for ``--help``.
+        folder: Where the files go, unless ``--out`` says otherwise.
+        plans: What each question runs, by its name.
+        text: Makes Markdown of an answer.
+        shown: Columns with metrics.
+        needs_traces: Whether a question is asked of a trace.
+        finished: Makes the rows that are written of those that ran, where they are others.
+    """
+
+    def rows(question: str, pool: ProcessPoolExecutor) -> polars.DataFrame:
+        found = answer(plans[question](), pool, shown)
+        return finished(found) if finished else found
+
+    questions.main(purpose, folder, plans, rows, text, needs_traces)
 
 
 def answer(

@@ -36,18 +36,31 @@ def main(
     args = parser.parse_args()
     if needs_traces and "DPBAL_TRACES" not in os.environ:
         parser.error("set DPBAL_TRACES to the folder that holds the traces")
+    if args.jobs < 1:
+        parser.error(f"--jobs is {args.jobs}, and must be at least 1")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # before the work, as rows that cannot be written are lost
+        parser.error(f"--out: no folder can be made at {args.out}: {error.strerror}")
     with ProcessPoolExecutor(args.jobs) as pool:
         for question in args.only or questions:
             rows = answer(question, pool)
             rows.write_csv(args.out / f"{question}.csv")
             print(f"{question}: {len(rows)} runs, {rows['lost'].sum()} requests lost", flush=True)
-    files = {question: args.out / f"{question}.csv" for question in questions}
+    (args.out / "results.md").write_text(report(args.out, questions, text))
+
+
+def report(
+    folder: Path, questions: Iterable[str], text: Callable[[str, polars.DataFrame], str]
+) -> str:
+    """Markdown of the answers that a folder holds, and of what real engines did."""
+    files = {question: folder / f"{question}.csv" for question in questions}
     texts = [
         text(question, polars.read_csv(file, infer_schema_length=None))
         for question, file in files.items()
         if file.exists()
     ]
-    engines = args.out / "engines.md"
+    engines = folder / "engines.md"
     if engines.exists():
         texts.append(engines.read_text())
-    (args.out / "results.md").write_text("\n".join(texts))
+    return "\n".join(texts)

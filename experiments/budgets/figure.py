@@ -11,7 +11,7 @@ import polars
 
 from experiments.budgets.run import BASE, PROFILES
 from experiments.effects import change
-from experiments.figures import COLOURS, panels, save
+from experiments.figures import COLOURS, interval, panels, save
 
 LOAD = 0.85
 LABELS = {"mooncake_conversation": "mooncake"}
@@ -46,12 +46,7 @@ def main() -> None:
                     for name in (policy, BASE)
                 )
                 effect = change(own, base)
-                low, high = (
-                    effect.mean if end is None else end for end in (effect.low, effect.high)
-                )
-                at = place + (number - 2) * 0.13
-                panel.plot([at, at], [1 + low, 1 + high], color=colour, linewidth=1.2)
-                panel.plot(at, 1 + effect.mean, "o", color=colour, markersize=4, label=policy)
+                interval(panel, place + (number - 2) * 0.13, effect, colour, 1.2, policy)
         panel.axhline(1.0, color="black", linewidth=0.6)
         panel.set_yscale("log")
         panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])

@@ -11,25 +11,25 @@ import polars
 
 from experiments.caches.run import BLIND, CELLS
 from experiments.effects import change
-from experiments.figures import COLOURS, panels, save
+from experiments.figures import COLOURS, interval, panels, save
 
 TICKS = (0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 5, 10)
 
 
 def main() -> None:
-    """A panel for each cell: end-to-end latency of each rule beside that of the blind one."""
+    """A panel for each of ``CELLS``: end-to-end latency of each rule beside the blind one's."""
     rows = polars.read_csv(Path(__file__).parent / "rules.csv", infer_schema_length=None)
-    figure, axes = panels(2, 3, 2.4)
-    for panel, (workload, kind) in zip(axes, CELLS, strict=False):
+    figure, axes = panels(2, (len(CELLS) + 1) // 2, 2.4)
+    for panel in axes[len(CELLS) :]:
+        panel.set_axis_off()
+    for panel, (workload, kind) in zip(axes[: len(CELLS)], CELLS, strict=True):
         cell = rows.filter(polars.col("workload") == workload, polars.col("kind") == kind)
         base = cell.filter(polars.col("policy") == BLIND).sort("draw")["E2E s"].to_list()
         rules = [name for name in cell["policy"].unique(maintain_order=True) if name != BLIND]
         for place, rule in enumerate(reversed(rules)):
             own = cell.filter(polars.col("policy") == rule).sort("draw")["E2E s"].to_list()
             effect = change(own, base)
-            low, high = (effect.mean if end is None else end for end in (effect.low, effect.high))
-            panel.plot([1 + low, 1 + high], [place, place], color=COLOURS[0], linewidth=1.4)
-            panel.plot(1 + effect.mean, place, "o", color=COLOURS[0], markersize=4)
+            interval(panel, place, effect, COLOURS[0], 1.4, across=True)
         panel.axvline(1.0, color="black", linewidth=0.6)
         panel.set_xscale("log")
         low, high = panel.get_xlim()

@@ -18,12 +18,14 @@ import polars
 
 from experiments import plans
 from experiments.cells import LATENCIES, Shown
-from experiments.effects import table
+from experiments.effects import POOLED, table
 from experiments.held_out import MOONCAKE, draws, workload_lines
 from experiments.plans import POOLED_TOO, Policies, Task
 from experiments.prefix.cells import KINDS
 
-SEEDS = 5
+DRAWS = 5
+"""Windows or seeds of each cell."""
+
 REQUESTS = 2000
 SHOWN: Shown = {"hits %": ("prefix_hit_share", None, 100.0), **LATENCIES}
 COMPARED = ("hits %", "TTFT s", "TTFT p99 s", "E2E s")
@@ -92,7 +94,7 @@ class Cell(NamedTuple):
 def rules() -> Iterator[Task]:
     """Every rule with its defaults, and the same record of its own."""
     for workload, kind in CELLS:
-        for draw in draws(workload)[:SEEDS]:
+        for draw in draws(workload)[:DRAWS]:
             yield Task(Cell(workload, kind), draw, RULES)
 
 
@@ -123,7 +125,7 @@ def text(question: str, rows: polars.DataFrame) -> str:
         more += ["all caches cleared every 30 s"] if resets else []
         lines.append(f"**{', '.join([str(workload), str(kind), *more])}**\n")
         base, gap = (BLIND, "E2E s") if question == "rules" else (ORACLE, None)
-        lines += table(cell, "policy", base, COMPARED, gap)
+        lines += table(cell, "policy", base, COMPARED, gap, f"way from {BLIND} to {POOLED}")
     return "\n".join(lines)
 
 

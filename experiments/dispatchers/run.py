@@ -20,9 +20,12 @@ from experiments import plans
 from experiments.grids import changes, grid
 from experiments.held_out import draws, workload_lines
 from experiments.plans import Policies, Task
+from experiments.staleness.cells import NO_DECODE_WORK
 
 TRACE = "azure_conv"
-SEEDS = 5
+DRAWS = 5
+"""Windows or seeds of each cell."""
+
 REQUESTS = 2000
 LOAD = 0.85
 KINDS = {
@@ -62,7 +65,7 @@ class Cell(NamedTuple):
 
 def _tasks(cells: list[Cell], policies: Policies) -> Iterator[Task]:
     for cell in cells:
-        for draw in draws(cell.workload)[:SEEDS]:
+        for draw in draws(cell.workload)[:DRAWS]:
             yield Task(cell, draw, policies)
 
 
@@ -95,7 +98,7 @@ def alike() -> Iterator[Task]:
 
     The pair of changes was found on windows 5 to 9 of ``azure_conv``; these are others.
     """
-    apart, random = "signal.terms.decode_work=0", "balancer.ties=random"
+    apart, random = NO_DECODE_WORK, "balancer.ties=random"
     policies: Policies = {
         BASE: ("balancer=round_robin",),
         "least_prefill": ("balancer=least_prefill",),

@@ -15,12 +15,12 @@ import polars
 from matplotlib.axes import Axes
 
 from experiments.effects import change
-from experiments.figures import COLOURS, panels, save
+from experiments.figures import COLOURS, ends, panels, save
 from experiments.pr_7379.cells import BASELINE, POLICIES
 from experiments.pr_7379.run import LOADS
 
 METRICS = ("TTFT s", "TPOT ms", "ITL p99 ms")
-KINDS = {"lockstep": "benchmark", "independent": "elsewhere"}
+QUESTION_OF = {"lockstep": "benchmark", "independent": "elsewhere"}
 OTHERS = tuple(name for name in POLICIES if name != BASELINE)
 
 
@@ -37,8 +37,8 @@ def draw(panel: Axes, rows: polars.DataFrame, column: str) -> None:
             )
             effects.append(change(own, base))
         middles = np.array([100 * effect.mean for effect in effects])
-        lows = middles - [100 * (effect.low or 0.0) for effect in effects]
-        highs = [100 * (effect.high or 0.0) for effect in effects] - middles
+        lows = middles - [100 * ends(effect)[0] for effect in effects]
+        highs = [100 * ends(effect)[1] for effect in effects] - middles
         panel.errorbar(
             np.arange(len(LOADS)) + shift,
             middles,
@@ -56,9 +56,9 @@ def draw(panel: Axes, rows: polars.DataFrame, column: str) -> None:
 def main() -> None:
     """A row of panels for each kind of group."""
     folder = Path(__file__).parent
-    figure, axes = panels(len(METRICS), len(KINDS), height_in=2.6)
-    for panel, (kind, column) in zip(axes, product(KINDS, METRICS), strict=True):
-        rows = polars.read_csv(folder / f"{KINDS[kind]}.csv", infer_schema_length=None)
+    figure, axes = panels(len(METRICS), len(QUESTION_OF), height_in=2.6)
+    for panel, (kind, column) in zip(axes, product(QUESTION_OF, METRICS), strict=True):
+        rows = polars.read_csv(folder / f"{QUESTION_OF[kind]}.csv", infer_schema_length=None)
         own = rows.filter(
             polars.col("kind") == kind,
             polars.col("workload") == "conv_like",

@@ -9,51 +9,56 @@ a gather costs a step nothing, which is to the PR's advantage.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.held_out import draws
 from experiments.plans import POOLED_TOO, Task
-from experiments.plans import answer as run_all
 from experiments.pr_7379.cells import AT_ONCE, POLICIES, SHOWN, Cell
 from experiments.pr_7379.tables import text
 
 LOADS = ("0.5", "0.7", "0.85", AT_ONCE)
-QUESTIONS = {
-    "benchmark": [Cell(load=load) for load in LOADS],
-    "elsewhere": [
+
+
+def benchmark() -> Iterator[Task]:
+    """The PR's benchmark as far as it is known."""
+    return _tasks(Cell(load=load) for load in LOADS)
+
+
+def elsewhere() -> Iterator[Task]:
+    """Other requests, another device, no lockstep."""
+    places = (
+        ("azure_conv", "lockstep", None),
+        ("conv_like", "lockstep", "deepseek_r1_gb200"),
+        ("conv_like", "lockstep", "lds_prototype"),
+        ("conv_like", "independent", None),
+        ("azure_conv", "independent", None),
+        ("conv_like", "independent", "i8b_prototype"),
+    )
+    return _tasks(
         Cell(workload, kind, load, profile)
-        for (workload, kind, profile), load in product(
-            (
-                ("azure_conv", "lockstep", None),
-                ("conv_like", "lockstep", "deepseek_r1_gb200"),
-                ("conv_like", "lockstep", "lds_prototype"),
-                ("conv_like", "independent", None),
-                ("azure_conv", "independent", None),
-                ("conv_like", "independent", "i8b_prototype"),
-            ),
-            LOADS,
-        )
-    ],
-}
-"""The PR's benchmark as far as it is known; and other requests, another device, no lockstep."""
+        for (workload, kind, profile), load in product(places, LOADS)
+    )
 
 
-def answer(question: str, pool: ProcessPoolExecutor) -> polars.DataFrame:
-    """All rows of a question: every policy and the pooled machine in every seed or window."""
-    policies = {**POLICIES, **POOLED_TOO}
-    tasks = [
-        Task(cell, draw, policies) for cell in QUESTIONS[question] for draw in draws(cell.workload)
-    ]
-    rows = run_all(tasks, pool, SHOWN)
-    # of requests that all arrive at once the queue only shrinks, whatever the policy
+def _tasks(cells: Iterable[Cell]) -> Iterator[Task]:
+    for cell in cells:
+        for draw in draws(cell.workload):
+            yield Task(cell, draw, {**POLICIES, **POOLED_TOO})
+
+
+QUESTIONS = {"benchmark": benchmark, "elsewhere": elsewhere}
+
+
+def judged(rows: polars.DataFrame) -> polars.DataFrame:
+    """The rows; of requests that all arrive at once none is unstable, as the queue only shrinks."""
     is_at_once = polars.col("load") == AT_ONCE
     return rows.with_columns(unstable=polars.col("unstable") & ~is_at_once)
 
 
 if __name__ == "__main__":
-    questions.main(__doc__ or "", Path(__file__).parent, QUESTIONS, answer, text)
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text, SHOWN, finished=judged)

@@ -19,10 +19,11 @@ import polars
 from experiments import plans
 from experiments.effects import POOLED
 from experiments.grids import changes, grid, means, shares
+from experiments.held_out import SEEDS
 from experiments.plans import POOLED_TOO, Policies, Task
 
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256)
-DRAWS = (2, 3, 4, 5, 6)
+DRAWS = SEEDS[:5]
 ALONE_PER_S = 0.02
 """So few requests that each finds an empty group."""
 

@@ -14,7 +14,7 @@ import polars
 from matplotlib.axes import Axes
 
 from experiments.effects import change
-from experiments.figures import COLOURS, panels, save
+from experiments.figures import COLOURS, ends, panels, save
 from experiments.signals.run import BASELINE, SIGNALS, WORKLOADS
 
 METRICS = ("TTFT s", "E2E s")
@@ -33,7 +33,7 @@ def draw(panel: Axes, rows: polars.DataFrame, column: str) -> None:
             effect = change(_values(own, signal, column), base)
             label = workload if place == 0 else None
             middle = 1 + effect.mean
-            low, high = (middle - 1 - (end or 0.0) for end in (effect.low, effect.high))
+            low, high = (middle - 1 - end for end in ends(effect))
             panel.errorbar(
                 middle,
                 place + shift,

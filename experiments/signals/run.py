@@ -10,19 +10,18 @@ store of them, so that a hit does not depend on where a request goes.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.effects import POOLED
 from experiments.grids import changes, grid, shares
 from experiments.held_out import KINDS, MOONCAKE, draws, workload_lines
 from experiments.plans import POOLED_TOO, Policies, Task
-from experiments.plans import answer as run_all
 from experiments.transports.cells import transport_lines
 
 WORKLOADS = ("azure_conv", "azure_code", MOONCAKE, "reasoning")
@@ -86,19 +85,28 @@ class Cell(NamedTuple):
         )
 
 
-QUESTIONS = {
-    "fixed": [Cell(*parts) for parts in product(WORKLOADS, KINDS)],
-    "level": [Cell(workload, "lockstep", budget="level") for workload in WORKLOADS],
-    "lower": [Cell(*parts, load=0.7) for parts in product(WORKLOADS[:2], KINDS)],
-}
+def fixed() -> Iterator[Task]:
+    """Nearly full, with no limit on prefill."""
+    return _tasks(Cell(*parts) for parts in product(WORKLOADS, KINDS))
 
 
-def answer(question: str, pool: ProcessPoolExecutor) -> polars.DataFrame:
-    """All rows of a question: every signal and the pooled machine in every window or seed."""
-    cells = QUESTIONS[question]
-    return run_all(
-        [Task(cell, draw, POLICIES) for cell in cells for draw in draws(cell.workload)], pool
-    )
+def level() -> Iterator[Task]:
+    """The same in lockstep, where a budget limits prefill."""
+    return _tasks(Cell(workload, "lockstep", budget="level") for workload in WORKLOADS)
+
+
+def lower() -> Iterator[Task]:
+    """Less load."""
+    return _tasks(Cell(*parts, load=0.7) for parts in product(WORKLOADS[:2], KINDS))
+
+
+def _tasks(cells: Iterable[Cell]) -> Iterator[Task]:
+    for cell in cells:
+        for draw in draws(cell.workload):
+            yield Task(cell, draw, POLICIES)
+
+
+QUESTIONS = {"fixed": fixed, "level": level, "lower": lower}
 
 
 def text(question: str, rows: polars.DataFrame) -> str:
@@ -118,4 +126,4 @@ def text(question: str, rows: polars.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    questions.main(__doc__ or "", Path(__file__).parent, QUESTIONS, answer, text)
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text)

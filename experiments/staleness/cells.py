@@ -58,19 +58,19 @@ POLICIES: Policies = {
     **{setting.name: setting.lines() for setting in SETTINGS},
 }
 
-PREFILL_ALONE = ("signal=sum", "signal.terms={prefill_work: 1.0, in_flight: 1.0}")
+NO_DECODE_WORK = "signal.terms.decode_work=0"
 TIES: Policies = {
     BASELINE: ("balancer=round_robin",),
     "least_prefill": ("balancer=least_prefill",),
     "ties=random": ("balancer=least_prefill", "balancer.ties=random"),
-    "no decode_work": ("balancer=least_prefill", *PREFILL_ALONE),
+    "no decode_work": ("balancer=least_prefill", NO_DECODE_WORK),
     "no decode_work, ties=random": (
         "balancer=least_prefill",
-        *PREFILL_ALONE,
+        NO_DECODE_WORK,
         "balancer.ties=random",
     ),
 }
-"""What several front ends have in common when ranks look alike; with fresh reports."""
+"""Ways to keep front ends apart where ranks look alike; with fresh reports."""
 
 
 class Cell(NamedTuple):

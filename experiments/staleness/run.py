@@ -1,4 +1,4 @@
-"""How old reports may be: each up to 5 s late, or looked at only every 5 s, and two ledgers.
+"""How old reports may be: up to 5 s late, or looked at up to 5 s apart; with two ledgers.
 
     DPBAL_TRACES=FOLDER python -m experiments.staleness.run
     python -m experiments.staleness.figure    # needs dpbal[report]
@@ -8,30 +8,46 @@ All rules meet the same requests in every window, and nothing was tuned.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import polars
 
-from experiments import questions
+from experiments import plans
 from experiments.held_out import KINDS, draws
-from experiments.plans import Task
-from experiments.plans import answer as run_all
+from experiments.plans import Policies, Task
 from experiments.staleness.cells import POLICIES, TIES, WORKLOAD, Cell
 from experiments.staleness.tables import text
 
-QUESTIONS = {"one": (1,), "four": (4,), "ties": (1, 4)}
-"""Front ends that do not know of each other; the last was asked after the first two."""
+
+def one() -> Iterator[Task]:
+    """Every rule, ledger and age, with one front end."""
+    return _tasks((1,), POLICIES)
 
 
-def answer(question: str, pool: ProcessPoolExecutor) -> polars.DataFrame:
-    """All rows of a question: every rule, ledger and age in every window; or ways with ties."""
-    cells = [Cell(*parts) for parts in product(KINDS, QUESTIONS[question])]
-    policies = TIES if question == "ties" else POLICIES
-    tasks = [Task(cell, draw, policies) for cell, draw in product(cells, draws(WORKLOAD))]
-    return run_all(tasks, pool).drop("setting")
+def four() -> Iterator[Task]:
+    """The same with four front ends that do not know of each other."""
+    return _tasks((4,), POLICIES)
+
+
+def ties() -> Iterator[Task]:
+    """What keeps front ends apart; asked after the first two."""
+    return _tasks((1, 4), TIES)
+
+
+def _tasks(front_ends: tuple[int, ...], policies: Policies) -> Iterator[Task]:
+    for kind, count, draw in product(KINDS, front_ends, draws(WORKLOAD)):
+        yield Task(Cell(kind, count), draw, policies)
+
+
+QUESTIONS = {"one": one, "four": four, "ties": ties}
+
+
+def without_settings(rows: polars.DataFrame) -> polars.DataFrame:
+    """The rows; policies are named after their settings."""
+    return rows.drop("setting")
 
 
 if __name__ == "__main__":
-    questions.main(__doc__ or "", Path(__file__).parent, QUESTIONS, answer, text)
+    plans.main(__doc__ or "", Path(__file__).parent, QUESTIONS, text, finished=without_settings)

@@ -7,7 +7,16 @@ import math
 import polars
 import pytest
 
-from experiments.effects import POOLED, change, closed, remark, shown_change, shown_share, table
+from experiments.effects import (
+    POOLED,
+    change,
+    closed,
+    remark,
+    share,
+    shown_change,
+    shown_share,
+    table,
+)
 
 T_2 = 4.30265
 """97.5 % quantile of Student's t at two degrees of freedom, from a printed table."""
@@ -105,3 +114,26 @@ def test_no_share_of_a_gap_that_an_unstable_baseline_has() -> None:
         "TTFT s",
     )
     assert line(shaky, "other")[-1] == ""
+
+
+def test_no_share_where_requests_were_lost_or_of_the_ends_themselves() -> None:
+    own, base, best = runs("other", [1.5, 1.5]), runs("base", [2.0, 2.0]), runs(POOLED, [1.0, 1.0])
+    found = share(own, base, best, "TTFT s")
+    assert found is not None
+    assert found.mean == pytest.approx(0.5)
+    losing = [frame.with_columns(lost=1) for frame in (own, base, best)]
+    for sides in ((losing[0], base, best), (own, losing[1], best), (own, base, losing[2])):
+        assert share(*sides, "TTFT s") is None
+    assert share(base, base, best, "TTFT s") is None
+    assert share(best, base, best, "TTFT s") is None
+
+
+def test_a_share_is_called_what_it_is() -> None:
+    rows = polars.concat([runs("base", [2.0]), runs("other", [1.5]), runs(POOLED, [1.0])])
+    column = ("TTFT s",)
+    assert line(table(rows, "policy", "base", column, "TTFT s"), "policy")[-1] == (
+        "gap closed, TTFT s"
+    )
+    assert line(table(rows, "policy", "base", column, "TTFT s", "way to pooled"), "policy")[-1] == (
+        "way to pooled, TTFT s"
+    )
