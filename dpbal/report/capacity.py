@@ -11,11 +11,35 @@ from dpbal.capacity.search import FILE
 from dpbal.comparison.load import RESULT, ResultError
 from dpbal.comparison.table import Sheet
 from dpbal.console import title
+from dpbal.report import files
+
+NEEDED = (
+    "attainment",
+    "choices.balancer",
+    "choices.budget",
+    "choices.signal",
+    "choices.transport",
+    "config.capacity.high",
+    "config.capacity.low",
+    "config.ledger.mode",
+    "load",
+    "rate_rps",
+    "seeds",
+    "verdict",
+    "warnings",
+)
+"""Keys of a search that the page reads."""
 
 
 def is_search(folder: Path) -> bool:
     """Whether a folder holds searches and no runs."""
     return any(folder.rglob(FILE)) and not any(folder.rglob(RESULT))
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Jobs that left no search."""
+    starts = sorted(folder.rglob(".hydra"))
+    return [start.parent for start in starts if not (start.parent / FILE).is_file()]
 
 
 def count(folder: Path) -> int:
@@ -27,14 +51,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All searches, in the order of their paths.
 
     Raises:
-        ResultError: If a file is not one.
+        ResultError: If a file is not one, or another dpbal wrote it.
     """
     found = []
     for path in sorted(folder.rglob(FILE)):
         try:
-            found.append(json.loads(path.read_bytes()))
+            one = json.loads(path.read_bytes())
         except ValueError as error:
             raise ResultError(f"{path} is not a capacity search of dpbal-run: {error}") from None
+        files.check(path, one, NEEDED)
+        found.append(one)
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dpbal.command import Parser, failing_in_one_line
 from dpbal.errors import ConfigError, MissingExtraError
+from dpbal.report import output
 
 PAGE, TRACE = "report.html", "trace.json.gz"
 NEEDED = ("jinja2", "matplotlib")
@@ -59,10 +60,19 @@ def _report(args: argparse.Namespace) -> None:
         raise MissingExtraError(
             f"there is no {' and no '.join(missing)}; type pip install 'dpbal[report]'"
         )
+    folder = Path(args.folder)
+    out = output.target(args.out, folder, PAGE, "--out")
+    with output.replacing(out) as file:
+        text, what = _page(folder, args)
+        # the name of a folder may hold what no encoding has
+        size = file.write(text.encode("utf-8", "replace"))
+    print(f"{output.printable(out)} ({what}, {size / 1e6:.1f} MB)")
+
+
+def _page(folder: Path, args: argparse.Namespace) -> tuple[str, str]:
+    """The page, and what it is of."""
     from dpbal.report import capacity, contents, page
 
-    folder = Path(args.folder)
-    out = _target(args.out, folder, PAGE)
     if folder.is_dir() and capacity.is_search(folder):
         if args.baseline is not None:
             raise ConfigError(
@@ -71,13 +81,10 @@ def _report(args: argparse.Namespace) -> None:
             )
         searches = capacity.read(folder)
         text = page.render_capacity(folder, searches, args.title)
-        what = f"capacity searches: {len(searches)}"
-    else:
-        found = contents.read(folder, args.baseline)
-        text = page.render(found, args.title)
-        what = f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}"
-    out.write_text(text, encoding="utf-8")
-    print(f"{out} ({what}, {out.stat().st_size / 1e6:.1f} MB)")
+        return text, f"capacity searches: {len(searches)}"
+    found = contents.read(folder, args.baseline)
+    what = f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}"
+    return page.render(found, args.title), what
 
 
 def _trace(args: argparse.Namespace) -> None:
@@ -97,16 +104,7 @@ def _trace(args: argparse.Namespace) -> None:
         names = ", ".join(str(run.directory) for run in runs[:3])
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
         raise ConfigError(f"a trace is of one run; {folder} holds {names}{more}: name one of them")
-    out = _target(args.trace, folder, TRACE)
+    out = output.target(args.trace, folder, TRACE, "--trace")
     export(runs[0], out)
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB); open it in ui.perfetto.dev")
-
-
-def _target(given: str | None, folder: Path, name: str) -> Path:
-    """Where a file goes, which is refused before any work is done."""
-    out = Path(given) if given else (folder if folder.is_dir() else folder.parent) / name
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; name a file, such as {out / name}")
-    if not out.absolute().parent.is_dir() and given:
-        raise ConfigError(f"{out}: there is no folder {out.parent}")
-    return out
+    size = f"{out.stat().st_size / 1e6:.1f} MB"
+    print(f"{output.printable(out)} ({size}); open it in ui.perfetto.dev")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,11 +76,11 @@ class Contents:
 
     def requests(self, run: Run) -> polars.DataFrame:
         """``requests.parquet``; ask for those of few runs, by ``selections`` and ``of``."""
-        return self._frame(run.directory / REQUESTS)
+        return self._frame(run, REQUESTS)
 
     def steps(self, run: Run) -> polars.DataFrame:
         """``steps.parquet``, in order of time and rank; ask for those of few runs."""
-        return self._frame(run.directory / STEPS)
+        return self._frame(run, STEPS)
 
     def selections(self, with_tables: bool = True) -> list[Selection]:
         """The settings and combinations that the figures of single runs show.
@@ -105,9 +106,10 @@ class Contents:
         """The first runs of a combination that have tables."""
         return [run for run in combination.runs if self.has_tables(run)][:most]
 
-    def _frame(self, path: Path) -> polars.DataFrame:
+    def _frame(self, run: Run, name: str) -> polars.DataFrame:
+        path = run.directory / name
         if path not in self._frames:
-            self._frames[path] = files.table(path)
+            self._frames[path] = files.table(run, name)
         return self._frames[path]
 
 
@@ -135,6 +137,12 @@ def read(folder: Path, baseline: str | None = None) -> Contents:
     comparison = compare_runs(found.runs, baseline)
     bases = [(choice.candidates(g, wanted) or g.combinations)[0] for g in groups]
     return Contents(folder, found.runs, groups, comparison, bases, found.incomplete)
+
+
+def asked_load(workload: Mapping[str, Any]) -> float | None:
+    """The load that a workload's config asks for; None where a rate takes its place."""
+    load: float | None = workload.get("load")
+    return load if workload.get("rate") is None else None
 
 
 def _by_balancer(combinations: list[Combination]) -> list[Combination]:

@@ -11,7 +11,7 @@ from dpbal.comparison.grouping import Combination, shown
 from dpbal.comparison.load import Run
 from dpbal.comparison.table import OUTCOMES, Sheet
 from dpbal.console import MOST_LATE
-from dpbal.report.contents import Contents
+from dpbal.report.contents import Contents, asked_load
 
 PARTS = ("balancer", "signal", "transport", "budget", "indexer")
 COMPONENTS = (*PARTS, "ledger")
@@ -54,7 +54,7 @@ def facts(contents: Contents) -> list[Fact]:
     raw = [contents.raw(run) for run in contents.runs]
     configs = [result["config"] for result in raw]
     groups = [config["group"] for config in configs]
-    rates = [result.get("rate_rps") for result in raw]
+    rates = [result["rate_rps"] for result in raw]
     everyone = [one for block in contents.blocks for one in block.combinations]
 
     def chosen(family: str) -> list[str]:
@@ -68,7 +68,7 @@ def facts(contents: Contents) -> list[Fact]:
         ("device", _told(config["profile"].get("device") for config in configs)),
         ("engines", _told(one for one in map(_engines, raw) if one)),
         ("group", _told(f"{group['ranks']} {group['kind']} ranks" for group in groups)),
-        ("load", _told(_sorted(config["workload"].get("load") for config in configs))),
+        ("load", _told(_sorted(asked_load(config["workload"]) for config in configs))),
         ("requests/s", _span(rates)),
         ("seeds", _told(_sorted(result["seed"] for result in raw))),
         ("windows", _told(_sorted(config["workload"].get("window") for config in configs))),

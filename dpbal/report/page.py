@@ -56,6 +56,7 @@ def render_capacity(folder: Path, searches: list[dict[str, Any]], heading: str |
     return _fill(
         heading=heading or f"Capacity: {folder.name or folder.resolve().name}",
         badges=list(dict.fromkeys(overview.badge(one) for one in searches)),
+        warnings=_incomplete(capacity.unfinished(folder)),
         notes=capacity.notes(searches),
         single=[capacity.table(searches)],
     )
@@ -135,13 +136,17 @@ def _settings(contents: Contents) -> str:
 
 def _warnings(contents: Contents) -> list[str]:
     lines = [] if contents.comparison is None else list(contents.comparison.warnings)
-    if contents.incomplete:
-        names = _listed(str(path) for path in contents.incomplete)
-        lines.insert(0, f"left out, for they did not end: {names}")
+    lines = _incomplete(contents.incomplete) + lines
     searches = capacity.count(contents.folder)
     if searches:
         lines.insert(0, f"left out, for they are no runs, capacity searches: {searches}")
     return lines
+
+
+def _incomplete(folders: list[Path]) -> list[str]:
+    if not folders:
+        return []
+    return [f"left out, for they did not end: {_listed(str(path) for path in folders)}"]
 
 
 def _listed(names: Iterable[str], most: int = 3) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpbal.composition import compose
+from dpbal.experiment import run as run_config
 from dpbal.report import contents, theme
 from dpbal.report.figures import distributions, gap, load, stragglers, timeline
 
@@ -37,7 +39,7 @@ def test_the_straggler_share_of_all_windows_together_is_that_of_the_run(made: Pa
 def test_load_is_what_each_rank_was_left_with(made: Path) -> None:
     folder = contents.read(made)
     steps = folder.steps(folder.runs[0])
-    times_s, values = load.held(steps, points=41)
+    times_s, values = load.held(steps, 4, points=41)
     assert values.shape == (4, 41)
     assert (values[:, -1] == 0).all()
     begin_s = steps["start_s"].min()
@@ -84,7 +86,8 @@ def test_the_gap_is_that_of_the_results(made: Path) -> None:
         if "level" in c.label or c.balancer == "least_prefill"
     ]
     told = [result["gap_closed"]["e2e_mean"] for result in results]
-    assert gap.closed(folder, level)["e2e_mean"] == [share for share in told if share is not None]
+    assert None not in told
+    assert gap.closed(folder, level)["e2e_mean"] == told
     (drawing,) = gap.draw(folder)
     assert level.label in drawing.svg
     mean = np.mean(gap.closed(folder, level)["tpot_mean"])
@@ -116,3 +119,44 @@ def test_a_figure_has_the_colours_of_the_page_and_is_the_same_each_time() -> Non
     own = set(re.findall(r' id="([^"]*)"', svg))
     assert own
     assert not own & set(re.findall(r' id="([^"]*)"', drawn("another")))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> contents.Contents:
+    """Five requests on forty ranks, so that most ranks never step."""
+    folder = tmp_path_factory.mktemp("wide")
+    choices = ("workload.requests=5", "group.ranks=40", "group.kind=independent")
+    run_config(compose(*choices, "balancer=round_robin", "compare=false"), folder, show=False)
+    return contents.read(folder)
+
+
+def test_ranks_without_a_step_are_of_the_group_too(wide: contents.Contents) -> None:
+    steps = wide.steps(wide.runs[0])
+    stepped = steps["rank"].to_list()
+    assert max(stepped) < 39
+    times_s, values = load.held(steps, 40)
+    assert values.shape == (40, len(times_s))
+    assert values.sum() == load.held(steps, max(stepped) + 1)[1].sum() > 0
+    (drawing,) = load.draw(wide)
+    assert "the band holds all ranks" in drawing.caption
+
+
+def test_a_timeline_shows_idle_ranks_too(wide: contents.Contents) -> None:
+    (drawing,) = timeline.draw(wide)
+    assert "of the first 32 of 40 ranks" in drawing.caption
+    assert ">28</text>" in drawing.svg, "the axis ends before the last rank"
+
+
+def test_a_mean_gap_is_of_all_runs_or_there_is_none(runs: Path) -> None:
+    file = runs / "level-1" / "result.json"
+    result = json.loads(file.read_text())
+    result["gap_closed"]["tpot_mean"] = None
+    file.write_text(json.dumps(result))
+    folder = contents.read(runs)
+    (level,) = [c for c in folder.blocks[0].combinations if c.balancer == "least_prefill"]
+    shares = gap.closed(folder, level)
+    assert shares["tpot_mean"] == []
+    assert len(shares["e2e_mean"]) == 3
+    (drawing,) = gap.draw(folder)
+    assert "no bar where any run has no such gap" in drawing.caption
+    assert "-100 %" in drawing.caption

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,17 @@ def test_without_a_gap_the_map_has_changes_against_the_baseline(tmp_path: Path) 
     assert all(value.is_better == (value.share < 0) for value in e2e.values.values())
     assert ttft.title == "Change of TTFT"
     assert [drawing.name for drawing in heat_map.draw(contents)] == ["heat-e2e", "heat-ttft"]
+
+
+def test_a_cell_is_a_mean_over_all_its_runs_or_blank(grid: Path, tmp_path: Path) -> None:
+    shutil.copytree(grid, tmp_path / "runs")
+    result = run(tmp_path / "runs", "other", "balancer=minimum_tokens", "seed=1", "compare=true")
+    result["gap_closed"]["e2e_mean"] = None
+    (tmp_path / "runs" / "other" / "result.json").write_text(json.dumps(result))
+    contents = read(tmp_path / "runs")
+    found = grids(contents.blocks[0].combinations)
+    maps = heat_map.maps_of(contents, contents.blocks[0], found)
+    assert "gap" not in {one.name for one in maps}
 
 
 def test_a_pair_that_did_not_run_is_blank(grid: Path, tmp_path: Path) -> None:

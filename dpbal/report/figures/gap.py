@@ -28,7 +28,7 @@ METRICS = {
     "e2e_mean": ("E2E mean", theme.PURPLE),
 }
 END = 1.0
-"""A bar ends there, and its number says how far it would go."""
+"""Bars and whiskers end there, above and below 0; the number of a bar says how far it would go."""
 BAR = 0.18
 LABEL = 72
 """Characters of a name that fit, small where there are so many."""
@@ -49,9 +49,9 @@ def draw(contents: Contents) -> list[Drawing]:
                     anchor("gap", place),
                     titled("Share of the gap to pooled that is closed", selection),
                     "0 % is round robin with the fixed budget, 100 % the pooled reference, below 0"
-                    " is worse than round robin. Bars are means over replicates and end at 100 %,"
-                    " where their number goes on; whiskers go from the lowest to the highest, and"
-                    " what runs do not give is not there."
+                    " is worse than round robin. Bars are means over replicates, whiskers go from"
+                    " the lowest to the highest; both end at 100 % and -100 %, where a bar's number"
+                    " goes on. There is no bar where any run has no such gap."
                     f"{left_out(selection)}",
                     _bars(told),
                 )
@@ -60,9 +60,11 @@ def draw(contents: Contents) -> list[Drawing]:
 
 
 def closed(contents: Contents, combination: Combination) -> Shares:
-    """The shares that the runs of a combination give, by metric."""
-    gaps = [contents.raw(run).get("gap_closed") or {} for run in combination.runs]
-    return {name: [gap[name] for gap in gaps if gap.get(name) is not None] for name in METRICS}
+    """The shares of a combination's runs by metric; none where any of the runs has none."""
+    gaps = [contents.raw(run)["gap_closed"] or {} for run in combination.runs]
+    found = {name: [gap[name] for gap in gaps if gap.get(name) is not None] for name in METRICS}
+    # a mean over those runs that have one would be of other requests than the others' means
+    return {name: each if len(each) == len(gaps) else [] for name, each in found.items()}
 
 
 def _bars(told: list[tuple[Combination, Shares]]) -> str:

@@ -14,6 +14,7 @@ from dpbal.comparison.grouping import Block, Combination
 from dpbal.report import theme
 from dpbal.report.contents import MOST_SETTINGS, Contents
 from dpbal.report.figures.base import Drawing
+from dpbal.report.figures.gap import closed
 from dpbal.report.figures.grids import MOST_GRIDS, Grid, grids
 from dpbal.report.figures.labels import anchor
 
@@ -135,9 +136,8 @@ def _values(
 
 
 def _gap(contents: Contents, one: Combination) -> float | None:
-    gaps = [(contents.raw(run).get("gap_closed") or {}).get("e2e_mean") for run in one.runs]
-    told = [gap for gap in gaps if gap is not None]
-    return fmean(told) if told else None
+    shares = closed(contents, one)["e2e_mean"]
+    return fmean(shares) if shares else None
 
 
 def _table(contents: Contents, block: Block) -> Table | None:

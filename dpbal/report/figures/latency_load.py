@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from dpbal.comparison.grouping import Combination, blocks
 from dpbal.comparison.metrics import METRICS, Metric
 from dpbal.report import theme
-from dpbal.report.contents import MOST_COMBINATIONS, MOST_SETTINGS, Contents
+from dpbal.report.contents import MOST_COMBINATIONS, MOST_SETTINGS, Contents, asked_load
 from dpbal.report.figures.base import Drawing
 from dpbal.report.figures.labels import anchor, legend_below
 
@@ -33,7 +33,7 @@ class Line:
 
     Attributes:
         label: Its name.
-        is_baseline: Whether the others are compared with it.
+        is_baseline: Whether the others are compared with it, under most of the loads.
         points: What ran under each load, in order of the load.
     """
 
@@ -101,11 +101,11 @@ def sweeps(contents: Contents) -> list[Sweep]:
     for key in (LOAD, RATE):
         pooled = _pooled(contents, key)
         for block in blocks(pooled) if pooled else []:
-            lines = [_line(contents, combination, key) for combination in block.combinations]
+            lines = [_line(combination, key) for combination in block.combinations]
             several = [one for one in lines if len(one.points) > 1]
             # where nearly all ran under one load, a second one is the chance of a random sweep
             if 2 * len(several) >= len(lines):
-                lines = _ordered(contents, several)
+                lines = _ordered(contents, _with_baseline(contents, several))
                 shown = lines[:MOST_COMBINATIONS]
                 found.append(Sweep(block.label, key, shown, len(lines) - len(shown)))
     return found[:MOST_SETTINGS]
@@ -116,8 +116,8 @@ def _pooled(contents: Contents, key: str) -> list[Combination]:
     found: dict[Hashable, Combination] = {}
     for block in contents.blocks:
         for one in block.combinations:
-            # a rate takes the place of a load
-            if one.setting.get(key) is None or (key == LOAD and one.setting.get(RATE) is not None):
+            workload = one.runs[0].result.config["workload"]
+            if (asked_load(workload) if key == LOAD else workload.get("rate")) is None:
                 continue
             rest = {name: value for name, value in one.setting.items() if name not in AXES}
             same = (frozenset(one.policy.items()), frozenset(rest.items()))
@@ -125,14 +125,25 @@ def _pooled(contents: Contents, key: str) -> list[Combination]:
     return list(found.values())
 
 
-def _line(contents: Contents, combination: Combination, key: str) -> Line:
+def _line(combination: Combination, key: str) -> Line:
     group, _, name = key.partition(".")
     points: dict[float, Combination] = {}
     for run in combination.runs:
         load = float(run.result.config[group][name])
         points.setdefault(load, replace(combination, runs=[])).runs.append(run)
-    is_baseline = any(combination.policy == base.policy for base in contents.baselines)
-    return Line(combination.label, is_baseline, dict(sorted(points.items())))
+    return Line(combination.label, False, dict(sorted(points.items())))
+
+
+def _with_baseline(contents: Contents, lines: list[Line]) -> list[Line]:
+    """One line is the baseline: that which most loads have as theirs."""
+    first = {base.runs[0].directory for base in contents.baselines}
+    led = [
+        sum(run.directory in first for one in line.points.values() for run in one.runs)
+        for line in lines
+    ]
+    most = max(led, default=0)
+    place = led.index(most) if most else None
+    return [replace(line, is_baseline=i == place) for i, line in enumerate(lines)]
 
 
 def _ordered(contents: Contents, lines: list[Line]) -> list[Line]:

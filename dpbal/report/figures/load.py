@@ -28,7 +28,7 @@ def draw(contents: Contents) -> list[Drawing]:
     for selection in contents.selections()[:1]:
         shown = looks(selection)[:MOST]
         runs = [contents.of(look.combination, 1)[0] for look in shown]
-        found = [held(contents.steps(run)) for run in runs]
+        found = [held(contents.steps(run), run.result.config["group"]["ranks"]) for run in runs]
         also = under(selection, len(contents.blocks)) + left_out(selection, MOST)
         most = max((values.max() for _, values in found if values.size), default=0)
         for look, run, (times_s, values) in zip(shown, runs, found, strict=True):
@@ -46,21 +46,28 @@ def draw(contents: Contents) -> list[Drawing]:
     return drawings
 
 
-def held(steps: polars.DataFrame, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+def held(
+    steps: polars.DataFrame, ranks: int, points: int = POINTS
+) -> tuple[np.ndarray, np.ndarray]:
     """Requests on each rank as its last step left them, at equal distances of time.
+
+    Args:
+        steps: ``steps.parquet``.
+        ranks: Of the group; those that never stepped hold nothing.
+        points: Of time.
 
     Returns:
         Seconds since the first step ``float64[points]``, and requests ``int64[ranks, points]``.
     """
     if steps.is_empty():
         return np.zeros(0), np.zeros((0, 0), np.int64)
-    ranks = steps["rank"].to_numpy()
+    stepped = steps["rank"].to_numpy()
     ends_s = steps["end_s"].to_numpy() - steps["start_s"].min()
     requests = (steps["running"] + steps["waiting"]).to_numpy().astype(np.int64)
     times_s = np.linspace(0.0, ends_s.max(), points)
-    values = np.zeros((ranks.max() + 1, points), np.int64)
+    values = np.zeros((ranks, points), np.int64)
     for rank, row in enumerate(values):
-        own = ranks == rank
+        own = stepped == rank
         before = np.searchsorted(ends_s[own], times_s, side="right")
         row[:] = np.concatenate([[0], requests[own]])[before]
     return times_s, values

@@ -133,8 +133,8 @@ def parts_s(
 
 def _caption(run: Run, steps: polars.DataFrame) -> str:
     count = steps["start_s"].n_unique() if is_lockstep(run) else len(steps)
-    ranks, shown = run.result.config["group"]["ranks"], steps["rank"].n_unique()
-    of = f" of the first {shown} of {ranks} ranks" if ranks > MOST_RANKS else " of all ranks"
+    ranks, shown = run.result.config["group"]["ranks"], _ranks(run)
+    of = f" of the first {shown} of {ranks} ranks" if ranks > shown else " of all ranks"
     end = (
         " The common part, such as experts, all ranks do together; a thin line ends a step."
         if is_lockstep(run)
@@ -146,20 +146,25 @@ def _caption(run: Run, steps: polars.DataFrame) -> str:
     )
 
 
+def _ranks(run: Run) -> int:
+    """How many are shown, whether or not they have a step in the window."""
+    return min(int(run.result.config["group"]["ranks"]), MOST_RANKS)
+
+
 def _bars(run: Run, window: Window) -> str:
     steps, profile = window.steps, run.result.config["profile"]
     parts = parts_s(steps, float(profile["prefill_s_per_token"]), is_lockstep(run))
-    ranks = steps["rank"].to_numpy()
+    ranks, last = steps["rank"].to_numpy(), _ranks(run) - 1
     at_s = steps["start_s"].to_numpy() - window.begin_s
-    figure, (axes,) = theme.canvas((9.2, min(5.0, 1.35 + 0.17 * (ranks.max() + 1))))
+    figure, (axes,) = theme.canvas((9.2, min(5.0, 1.35 + 0.17 * (last + 1))))
     for name, length_s in parts.items():
         _boxes(axes, ranks, at_s * 1e3, np.maximum(length_s, 0) * 1e3, COLOURS[name])
         at_s = at_s + length_s
     if is_lockstep(run):
         ends_ms = (steps["end_s"].unique().sort().to_numpy() - window.begin_s) * 1e3
-        axes.vlines(ends_ms, -0.5, ranks.max() + 0.5, color=theme.FOREGROUND, linewidth=0.4)
+        axes.vlines(ends_ms, -0.5, last + 0.5, color=theme.FOREGROUND, linewidth=0.4)
     axes.set_xlim(0, (window.end_s - window.begin_s) * 1e3)
-    axes.set_ylim(ranks.max() + 0.6, -0.6)
+    axes.set_ylim(last + 0.6, -0.6)
     axes.grid(visible=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("time, ms")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from enum import IntEnum
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 import polars
@@ -92,27 +90,21 @@ def thread(pid: Process, rank: int | None, name: str | None = None) -> Iterator[
     yield Event("M", pid, tid, "thread_sort_index", 0, args={"sort_index": tid})
 
 
-def write(path: Path, about: Args, events: Iterable[Event]) -> None:
+def write(file: BinaryIO, about: Args, events: Iterable[Event]) -> None:
     """Write a trace as gzipped JSON; the same events give the same bytes.
 
     Args:
-        path: Where to.
+        file: Where to.
         about: What the trace is of.
         events: All of them.
     """
     encoder = msgspec.json.Encoder()
     source = iter(events)
-    with _gzipped(path) as out:
+    # neither the name nor the time of the file goes into it
+    with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as out:
         out.write(b'{"displayTimeUnit":"ms","otherData":' + encoder.encode(about))
         opening = b',"traceEvents":[\n'
         while chunk := list(islice(source, CHUNK)):
             out.write(opening + b",\n".join([encoder.encode(event) for event in chunk]))
             opening = b",\n"
         out.write(b"\n]}\n")
-
-
-@contextmanager
-def _gzipped(path: Path) -> Iterator[gzip.GzipFile]:
-    # neither the name nor the time of the file goes into it
-    with path.open("wb") as file, gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as out:
-        yield out

@@ -14,6 +14,7 @@ from dpbal.console import ground, title
 from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
 from dpbal.report import files
+from dpbal.report.output import replacing
 from dpbal.report.trace import counters, requests, steps
 from dpbal.report.trace.events import Event, Process, process, thread, track, write
 
@@ -39,22 +40,23 @@ def export(run: Run, path: Path) -> None:
             run only.
 
     Raises:
-        ConfigError: If a table of the run is not there.
+        ConfigError: If a table of the run is not there, or nothing can be written to ``path``.
         ResultError: If a file of it is damaged, or of an older dpbal.
     """
     result = files.result(run)
-    tables = [_read(run.directory, name) for name in (files.REQUESTS, files.STEPS)]
+    tables = [_read(run, name) for name in (files.REQUESTS, files.STEPS)]
     about = {"written by": "dpbal", "numbers are": ground(result)}
     about |= {name: result[name] for name in SETTING}
-    write(path, about, _events(result, *tables))
+    with replacing(path) as file:
+        write(file, about, _events(result, *tables))
 
 
-def _read(directory: Path, name: str) -> polars.DataFrame:
-    if not (directory / name).is_file():
+def _read(run: Run, name: str) -> polars.DataFrame:
+    if not (run.directory / name).is_file():
         raise ConfigError(
-            f"{directory} holds no {name}, so there is nothing to trace; run it again"
+            f"{run.directory} holds no {name}, so there is nothing to trace; run it again"
         )
-    return files.table(directory / name)
+    return files.table(run, name)
 
 
 def _events(
