@@ -34,7 +34,7 @@ class Told:
     """
 
     def __init__(self, engine: Engine, sockets: str) -> None:
-        from dpbal.backends.vllm.rank.kv_events import GroupSubscriber
+        from dpbal.backends.vllm.front_end.kv_events import GroupSubscriber
 
         self._engine = engine
         self.index = KvEvents()
@@ -221,7 +221,8 @@ def test_a_reset_does_not_undo_what_has_happened_since(make_told: MakeTold) -> N
 def test_nothing_stays_of_a_process_that_another_has_taken_the_place_of(sockets: str) -> None:
     from vllm.distributed.kv_events import KVEventBatch, NullEventPublisher
 
-    from dpbal.backends.vllm.rank.kv_events import GroupSubscriber, RankPublisher
+    from dpbal.backends.vllm.front_end.kv_events import GroupSubscriber
+    from dpbal.backends.vllm.rank.kv_events import RankPublisher
 
     index = KvEvents()
     index.start(1, 100_000)
@@ -240,7 +241,7 @@ def test_nothing_stays_of_a_process_that_another_has_taken_the_place_of(sockets:
 
 
 def test_a_listener_may_be_closed_while_it_listens(sockets: str) -> None:
-    from dpbal.backends.vllm.rank.kv_events import GroupSubscriber
+    from dpbal.backends.vllm.front_end.kv_events import GroupSubscriber
 
     for _ in range(20):
         subscriber = GroupSubscriber(sockets, [], 2)

@@ -3,7 +3,9 @@
 plugin.py           the entry point that vLLM calls in each of its processes
 settings.py         what these are asked to do; refusals.py: what could not work with it
 launch.py           what happens around the start of engines; hosts.py, children.py: where, in what
+combination.py      what is balanced, and how, in words
 acknowledgement.py  what travels with a request from its front end to its rank
+cache_messages.py   what a rank tells front ends of its prefix cache, as both understand it
 front_end/          which rank a request goes to
 rank/               what a rank says of itself, and its budget
 emulated/           an executor without GPUs, a model without weights

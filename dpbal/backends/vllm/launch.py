@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from vllm.logger import init_logger
 
 from dpbal.backends.vllm.children import deaf_children
-from dpbal.backends.vllm.emulated import EXECUTOR
+from dpbal.backends.vllm.combination import describe
+from dpbal.backends.vllm.emulated import is_emulated_by
 from dpbal.backends.vllm.front_end import indexing
 from dpbal.backends.vllm.hosts import group_size
 from dpbal.backends.vllm.metrics.telemetry import Telemetry
 from dpbal.backends.vllm.refusals import refuse, refuse_backend, refuse_distance
-from dpbal.backends.vllm.serve.combination import describe
 from dpbal.backends.vllm.settings import BARRIER, REPORTS, TELEMETRY, Settings
 
 if TYPE_CHECKING:
@@ -103,13 +103,6 @@ def refusing_ray(start: Method) -> Method:
         refuse_backend("ray")
 
     return refuse_to_start
-
-
-def is_emulated_by(executor: type | str | None) -> bool:
-    """Whether an executor, or the path of one, is dpbal's without a model."""
-    if isinstance(executor, type):
-        return any(f"{kind.__module__}.{kind.__qualname__}" == EXECUTOR for kind in executor.mro())
-    return executor == EXECUTOR
 
 
 def _fork_from_now_on() -> None:

@@ -12,7 +12,6 @@ from dpbal.errors import ConfigError
 from dpbal.modes import GroupKind
 
 if TYPE_CHECKING:
-    from dpbal.backends.vllm.emulated.device import Device
     from dpbal.budgets import Budget
     from dpbal.config import Config
     from dpbal.indexers import Indexer
@@ -220,19 +219,6 @@ class Settings:
         from dpbal.indexers.kv_events import KvEvents
 
         return isinstance(self.indexer, KvEvents)
-
-    def device(self, rank: int) -> Device:
-        """The emulated GPU of a rank.
-
-        Raises:
-            ConfigError: If the other ranks of a lockstep group cannot be found.
-        """
-        from dpbal.backends.vllm.emulated.barrier import LockstepDevice
-        from dpbal.backends.vllm.emulated.device import IndependentDevice
-
-        if not self.is_lockstep:
-            return IndependentDevice(self.step_time, self.dilation)
-        return LockstepDevice(self.step_time, self.dilation, address(BARRIER), rank)
 
 
 def address(variable: str) -> str:

@@ -12,9 +12,10 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 
+from dpbal.backends.vllm.emulated.barrier import LockstepDevice
 from dpbal.backends.vllm.emulated.batch import Batch, Sampled, Work
-from dpbal.backends.vllm.emulated.device import Device, Step, Ticket
-from dpbal.backends.vllm.settings import Settings
+from dpbal.backends.vllm.emulated.device import Device, IndependentDevice, Step, Ticket
+from dpbal.backends.vllm.settings import BARRIER, Settings, address
 from dpbal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class EmulatedExecutor(Executor):
         if self.vllm_config.speculative_config is not None:
             raise ConfigError("an emulated GPU has no draft model; leave speculative decoding out")
         self._batch = Batch()
-        self._device = self._settings.device(self.parallel_config.data_parallel_index)
+        self._device = _device(self._settings, self.parallel_config.data_parallel_index)
         self._last: _Pending | None = None
 
     def execute_model(  # type: ignore[override]
@@ -165,6 +166,17 @@ class EmulatedExecutor(Executor):
 
     def compile_or_warm_up_model(self) -> None:
         """Nothing to warm up."""
+
+
+def _device(settings: Settings, rank: int) -> Device:
+    """The emulated GPU of a rank.
+
+    Raises:
+        ConfigError: If the other ranks of a lockstep group cannot be found.
+    """
+    if not settings.is_lockstep:
+        return IndependentDevice(settings.step_time, settings.dilation)
+    return LockstepDevice(settings.step_time, settings.dilation, address(BARRIER), rank)
 
 
 def _done(result: T) -> Future[T]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from dpbal.backends.vllm.acknowledgement import Dispatched
 from dpbal.backends.vllm.front_end import indexing
+from dpbal.backends.vllm.front_end.kv_events import GroupSubscriber
 from dpbal.backends.vllm.front_end.prefixes import Prompt
 from dpbal.backends.vllm.settings import EVENTS, REPORTS, Settings, address
 from dpbal.core import Placement, Request
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dpbal.backends.vllm.metrics.counts import Counts, Ending
-    from dpbal.backends.vllm.rank.kv_events import GroupSubscriber
     from dpbal.dispatcher import Dispatcher
     from dpbal.indexers.kv_events import KvEvents
     from dpbal.transports.base import Subscriber
@@ -103,8 +103,6 @@ class FrontEnd:
         subscriber = settings.transport.subscriber(address(REPORTS), table)
         events = None
         if settings.needs_events:
-            from dpbal.backends.vllm.rank.kv_events import GroupSubscriber
-
             indexers = cast("list[KvEvents]", list(listening.values()))
             events = GroupSubscriber(address(EVENTS), indexers, table.ranks)
         reaches_hosts = settings.transport.reaches_hosts

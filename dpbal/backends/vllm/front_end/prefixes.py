@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dpbal.backends.vllm.cache_messages import seed
+
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreRequest
 
@@ -65,10 +67,3 @@ class Prompt(NamedTuple):
         from dpbal.indexers.token_hashes import token_hashes
 
         return token_hashes(self.token_ids, self.block_tokens, seed(self.lora, self.salt))
-
-
-def seed(lora: str, salt: str) -> int:
-    """What the hashes of a prompt begin with."""
-    from dpbal.indexers.token_hashes import seed_of
-
-    return seed_of(lora, salt) if lora or salt else 0

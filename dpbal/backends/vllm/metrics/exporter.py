@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from vllm.logger import init_logger
 
 import dpbal
+from dpbal.backends.vllm.combination import signal
 from dpbal.backends.vllm.metrics import families as f
 from dpbal.backends.vllm.metrics.counts import Counts
 from dpbal.backends.vllm.metrics.ranks import RankMetrics, TelemetryMetrics
 from dpbal.backends.vllm.metrics.telemetry import Telemetry
 from dpbal.backends.vllm.metrics.values import Values
-from dpbal.backends.vllm.serve.combination import signal
 from dpbal.backends.vllm.settings import TELEMETRY, Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from vllm.distributed.kv_events import MEDIUM_GPU, AllBlocksCleared, BlockRemoved, BlockStored
 
-from dpbal.backends.vllm.front_end.prefixes import seed
+from dpbal.backends.vllm.cache_messages import seed
 from dpbal.indexers.token_hashes import extend_hash, token_hashes
 
 

@@ -18,10 +18,10 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.metrics.stats import PrefixCacheStats
 
 from dpbal.backends.vllm.acknowledgement import acknowledge, detach
+from dpbal.backends.vllm.emulated import is_emulated_by
 from dpbal.backends.vllm.hosts import rank_in_group
-from dpbal.backends.vllm.launch import is_emulated_by
 from dpbal.backends.vllm.metrics.telemetry import RankTelemetry, Telemetry
-from dpbal.backends.vllm.metrics.telling import Telling
+from dpbal.backends.vllm.rank.telling import Telling
 from dpbal.backends.vllm.recorder import Recorder
 from dpbal.backends.vllm.settings import (
     EVENTS,

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dpbal.backends.vllm.serve.combination import signal
+from dpbal.backends.vllm.combination import signal
 from dpbal.backends.vllm.serve.herding import advice
 from dpbal.backends.vllm.settings import CONFIG
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import State
 
 from dpbal import __version__
-from dpbal.backends.vllm.serve.combination import describe
+from dpbal.backends.vllm.combination import describe
 from dpbal.backends.vllm.serve.drain import is_draining
 from dpbal.backends.vllm.serve.endpoints import HEALTH
 from dpbal.backends.vllm.settings import REPORTS, Settings, address

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dpbal.backends.vllm.emulated import is_emulated_by
 from dpbal.backends.vllm.hosts import group_size
-from dpbal.backends.vllm.launch import is_emulated_by
 from dpbal.backends.vllm.rank.scheduler import reporting
 from dpbal.backends.vllm.refusals import refuse, refuse_distance
 from dpbal.backends.vllm.serve.arguments import engine_config, parse
