@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -36,14 +37,37 @@ class Latencies:
 def latencies(records: Records, slo: Slo) -> Latencies:
     """Latencies of the finished requests, measured from their scheduled arrival."""
     rows = records.requests[records.requests["outcome"] == Outcome.finished]
+    ttft_s, e2e_s, tpot_s = times_s(rows)
+    is_good = are_good(ttft_s, tpot_s, rows["prompt_tokens"], slo)
+    return Latencies(ttft_s, e2e_s, tpot_s, is_good)
+
+
+def times_s(
+    rows: np.ndarray | Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """TTFT, E2E and TPOT of finished requests, as ``Latencies`` has them.
+
+    Args:
+        rows: Of ``Records.requests``, or their columns by name.
+    """
     ttft_s = rows["first_token_s"] - rows["arrival_s"]
     e2e_s = rows["finish_s"] - rows["arrival_s"]
     further = rows["output_tokens"] - 1
-    tpot_s = np.full(len(rows), np.nan)
+    tpot_s = np.full(len(ttft_s), np.nan)
     np.divide(e2e_s - ttft_s, further, out=tpot_s, where=further > 0)
-    allowed_s = slo.ttft_s + slo.ttft_s_per_prompt_token * rows["prompt_tokens"]
-    is_good = (ttft_s <= allowed_s) & ~(tpot_s > slo.tpot_s)
-    return Latencies(ttft_s, e2e_s, tpot_s, is_good)
+    return ttft_s, e2e_s, tpot_s
+
+
+def are_good(
+    ttft_s: np.ndarray,
+    tpot_s: np.ndarray,
+    prompt_tokens: np.ndarray,
+    slo: Slo,
+    factor: float = 1.0,
+) -> np.ndarray:
+    """``bool[n]``, whether requests met the objectives, each of them times a factor."""
+    allowed_s = slo.ttft_s + slo.ttft_s_per_prompt_token * prompt_tokens
+    return (ttft_s <= factor * allowed_s) & ~(tpot_s > factor * slo.tpot_s)
 
 
 def summarise(records: Records, slo: Slo) -> Metrics:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpbal.backends.base import Outcome
 from dpbal.comparison.load import RESULT, ResultError, Run
 from dpbal.modes import GroupKind
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars
 
 REQUESTS, STEPS = "requests.parquet", "steps.parquet"
@@ -127,12 +129,24 @@ def table(run: Run, name: str) -> polars.DataFrame:
     for column in COLUMNS[name]:
         if column not in found.columns:
             raise ResultError(f"{path} has no column {column}; run it again with this dpbal")
-    group = run.result.config["group"]
+    ranks = run.result.config["group"]["ranks"]
     # all ranks of a lockstep group are in every step
-    is_lockstep = group["kind"] == GroupKind.lockstep.value
-    if name == STEPS and is_lockstep and len(found) % group["ranks"]:
+    if name == STEPS and is_lockstep(run) and len(found) % ranks:
         raise ResultError(
-            f"{path} is cut: {len(found)} rows are no whole steps of {group['ranks']} ranks; run"
-            " it again"
+            f"{path} is cut: {len(found)} rows are no whole steps of {ranks} ranks; run it again"
         )
     return found
+
+
+def is_lockstep(run: Run) -> bool:
+    """Whether its ranks wait for each other."""
+    return bool(run.result.config["group"]["kind"] == GroupKind.lockstep.value)
+
+
+def finished(requests: polars.DataFrame) -> dict[str, np.ndarray]:
+    """Columns of the finished requests of ``requests.parquet`` that latencies are made of."""
+    import polars
+
+    rows = requests.filter(polars.col("outcome").cast(polars.String) == Outcome.finished.name)
+    names = ("arrival_s", "first_token_s", "finish_s", "prompt_tokens", "output_tokens")
+    return {name: rows[name].to_numpy() for name in names}

@@ -9,7 +9,7 @@ import pytest
 
 from dpbal.composition import compose
 from dpbal.experiment import run as run_config
-from dpbal.report import contents, theme
+from dpbal.report import contents, files, theme
 from dpbal.report.figures import distributions, gap, load, stragglers, timeline
 
 
@@ -55,7 +55,7 @@ def test_load_is_what_each_rank_was_left_with(made: Path) -> None:
 def test_the_parts_of_a_step_add_up_to_it(made: Path, independent: Path, kind: str) -> None:
     folder = contents.read(made / "level-0" if kind == "lockstep" else independent)
     (run,) = folder.runs
-    assert stragglers.is_lockstep(run) == (kind == "lockstep")
+    assert files.is_lockstep(run) == (kind == "lockstep")
     window = timeline.middle(folder.steps(run), kind == "lockstep")
     steps = window.steps
     per_token_s = run.result.config["profile"]["prefill_s_per_token"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpbal.metrics import times_s
 from dpbal.report import theme
 from dpbal.report.contents import MOST_RUNS, Contents, Selection
 from dpbal.report.figures.base import Drawing
@@ -18,6 +19,7 @@ from dpbal.report.figures.labels import (
     percent_axis,
     titled,
 )
+from dpbal.report.files import finished
 
 if TYPE_CHECKING:
     import polars
@@ -57,17 +59,9 @@ def draw(contents: Contents) -> list[Drawing]:
 
 
 def latencies_s(requests: polars.DataFrame) -> dict[str, np.ndarray]:
-    """TTFT, TPOT and E2E of the finished requests, as ``dpbal.metrics`` defines them."""
-    import polars
-
-    done = requests.filter(polars.col("outcome").cast(polars.String) == "finished")
-    arrival_s, first_s, finish_s, tokens = (
-        done[name].to_numpy().astype(np.float64)
-        for name in ("arrival_s", "first_token_s", "finish_s", "output_tokens")
-    )
-    several = tokens > 1
-    tpot_s = (finish_s - first_s)[several] / (tokens[several] - 1)
-    return {"ttft": first_s - arrival_s, "tpot": tpot_s, "e2e": finish_s - arrival_s}
+    """TTFT, TPOT and E2E of the finished requests; TPOT of those that have one."""
+    ttft_s, e2e_s, tpot_s = times_s(finished(requests))
+    return {"ttft": ttft_s, "tpot": tpot_s[~np.isnan(tpot_s)], "e2e": e2e_s}
 
 
 def survival(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

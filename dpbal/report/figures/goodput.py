@@ -8,6 +8,7 @@ import numpy as np
 
 from dpbal.comparison.load import Run
 from dpbal.config import Slo
+from dpbal.metrics import are_good, times_s
 from dpbal.report import theme
 from dpbal.report.contents import Contents, Selection
 from dpbal.report.figures.base import Drawing
@@ -19,6 +20,7 @@ from dpbal.report.figures.labels import (
     percent_axis,
     titled,
 )
+from dpbal.report.files import finished
 
 if TYPE_CHECKING:
     import polars
@@ -69,16 +71,10 @@ def good_shares(requests: polars.DataFrame, slo: Slo, factors: np.ndarray = FACT
     Returns:
         ``float64[factors]``.
     """
-    import polars
-
-    rows = requests.filter(polars.col("outcome").cast(polars.String) == "finished")
-    names = ("arrival_s", "first_token_s", "finish_s", "prompt_tokens", "output_tokens")
-    arrival_s, first_s, finish_s, prompt, output = (rows[name].to_numpy() for name in names)
-    ttft_s = first_s - arrival_s
-    tpot_s = np.zeros(len(rows))  # a request of one token has none, and meets any objective
-    np.divide((finish_s - arrival_s) - ttft_s, output - 1, out=tpot_s, where=output > 1)
-    allowed_s = slo.ttft_s + slo.ttft_s_per_prompt_token * prompt
-    good = [((ttft_s <= f * allowed_s) & (tpot_s <= f * slo.tpot_s)).sum() for f in factors]
+    rows = finished(requests)
+    ttft_s, _, tpot_s = times_s(rows)
+    prompt_tokens = rows["prompt_tokens"]
+    good = [are_good(ttft_s, tpot_s, prompt_tokens, slo, factor).sum() for factor in factors]
     return np.array(good) / max(1, len(requests))
 
 

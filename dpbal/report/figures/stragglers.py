@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpbal.comparison.load import Run
-from dpbal.modes import GroupKind
 from dpbal.report import theme
 from dpbal.report.contents import Contents, Selection
 from dpbal.report.figures.base import Drawing
@@ -19,6 +17,7 @@ from dpbal.report.figures.labels import (
     percent_axis,
     titled,
 )
+from dpbal.report.files import is_lockstep
 
 if TYPE_CHECKING:
     import polars
@@ -44,11 +43,6 @@ def draw(contents: Contents) -> list[Drawing]:
                 )
             )
     return drawings
-
-
-def is_lockstep(run: Run) -> bool:
-    """Whether its ranks wait for each other."""
-    return bool(run.result.config["group"]["kind"] == GroupKind.lockstep.value)
 
 
 def shares(steps: polars.DataFrame, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:

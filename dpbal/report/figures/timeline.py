@@ -17,7 +17,7 @@ from dpbal.report import theme
 from dpbal.report.contents import Contents
 from dpbal.report.figures.base import Drawing
 from dpbal.report.figures.labels import anchor, left_out, under
-from dpbal.report.figures.stragglers import is_lockstep
+from dpbal.report.files import is_lockstep
 
 if TYPE_CHECKING:
     import polars
