@@ -58,25 +58,56 @@ def show(summary: dict[str, Any], directory: Path) -> None:
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    columns = {config["balancer"]["name"]: summary}
-    for label, key in (("round robin", "baseline"), ("pooled", "pooled")):
-        if summary[key] is not None:
-            columns[label] = summary[key]
-    for label in columns:
-        table.add_column(label, justify="right")
-    if summary["gap_closed"] is not None:
-        table.add_column("gap closed", justify="right")
-    for label, metric, statistic, scale, unit, digits, gap in ROWS:
-        cells = [_cell(side, metric, statistic, scale, digits) for side in columns.values()]
-        if summary["gap_closed"] is not None:
-            cells.append(_percent(summary["gap_closed"][gap]) if gap else "")
-        table.add_row(f"{label} ({unit})", *cells)
+    headings, rows = columns(summary)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     if summary["loss"] is not None:
         console.print(_loss_table(summary["loss"]))
     for line in remarks(summary):
         console.print(line, highlight=False, markup=False)
     console.print(f"results in {directory}", highlight=False, markup=False, soft_wrap=True)
+
+
+def columns(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """A run beside its references.
+
+    Returns:
+        What stands over the numbers: the combination, the references that ran, and the gap closed
+        if it is known; and a row a metric, which begins with its label.
+    """
+    sides = {summary["config"]["balancer"]["name"]: summary}
+    for label, key in (("round robin", "baseline"), ("pooled", "pooled")):
+        if summary[key] is not None:
+            sides[label] = summary[key]
+    gaps = summary["gap_closed"]
+    rows = []
+    for label, metric, statistic, scale, unit, digits, gap in ROWS:
+        cells = [_cell(side, metric, statistic, scale, digits) for side in sides.values()]
+        if gaps is not None:
+            cells.append(_percent(gaps[gap]) if gap else "")
+        rows.append([f"{label} ({unit})", *cells])
+    return [*sides, *(["gap closed"] if gaps is not None else [])], rows
+
+
+def loss_columns(loss: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Where the loss to the pooled reference goes.
+
+    Returns:
+        The parts that were replaced by the best known, and all of them; and a row a latency: its
+        label, what is lost, and the share of it that goes with each of those.
+    """
+    parts = [*loss["best_known"], "all"]
+    rows = []
+    for label, _, _, scale, unit, digits, key in ROWS:
+        if key is not None:
+            lost_s = loss["lost_s"][key]
+            lost = "-" if lost_s is None else f"{lost_s * scale:,.{digits}f}"
+            shares = [None if loss[part] is None else loss[part]["removed"][key] for part in parts]
+            rows.append([f"{label} ({unit})", lost, *map(_percent, shares)])
+    return parts, rows
 
 
 def ground(summary: dict[str, Any]) -> str:
@@ -153,15 +184,11 @@ def _loss_table(loss: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    parts = (*loss["best_known"], "all")
+    parts, rows = loss_columns(loss)
     for heading in ("lost to pooled", "", *parts):
         table.add_column(heading, justify="left" if heading == "lost to pooled" else "right")
-    for label, _, _, scale, unit, digits, key in ROWS:
-        if key is not None:
-            lost_s = loss["lost_s"][key]
-            shown = "-" if lost_s is None else f"{lost_s * scale:,.{digits}f}"
-            shares = [None if loss[part] is None else loss[part]["removed"][key] for part in parts]
-            table.add_row(f"{label} ({unit})", shown, *map(_percent, shares))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

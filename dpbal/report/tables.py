@@ -11,7 +11,7 @@ from dpbal.comparison.effects import Verdict
 from dpbal.comparison.grouping import Combination
 from dpbal.comparison.metrics import DEFAULT, METRICS
 from dpbal.comparison.table import Sheet, number, sheets
-from dpbal.console import ROWS
+from dpbal.console import columns, loss_columns
 from dpbal.report.overview import COMPONENTS
 
 SIGNS = {Verdict.better.value: "▲", Verdict.worse.value: "▼"}
@@ -48,21 +48,9 @@ class Glance:
 
 def run_table(result: dict[str, Any]) -> Sheet:
     """A run beside round robin, pooled and the gap closed, as the console has it."""
-    names = {"baseline": "round robin", "pooled": "pooled"}
-    sides = {str(result["config"]["balancer"]["name"]): result}
-    sides |= {f"{name} reference": result[key] for key, name in names.items() if result.get(key)}
-    gap = result.get("gap_closed")
-    rows = []
-    for label, metric, statistic, scale, unit, digits, closed in ROWS:
-        row = [f"{label} ({unit})"]
-        for side in sides.values():
-            value = side[metric] if statistic is None else side[metric][statistic]
-            row.append("-" if value is None else f"{value * scale:,.{digits}f}")
-        if gap is not None:
-            row.append(_percent(gap.get(closed)) if closed else "")
-        rows.append(row)
-    header = ["metric", *sides, *(["gap closed"] if gap is not None else [])]
-    return Sheet("This run beside its references", header, [rows])
+    (name, *others), rows = columns(result)
+    beside = [one if one == "gap closed" else f"{one} reference" for one in others]
+    return Sheet("This run beside its references", ["metric", name, *beside], [rows])
 
 
 def loss_table(result: dict[str, Any]) -> Sheet | None:
@@ -70,16 +58,9 @@ def loss_table(result: dict[str, Any]) -> Sheet | None:
     loss = result.get("loss")
     if loss is None:
         return None
-    names = [*loss["best_known"], "all"]
-    header = ["metric", "lost"]
-    header += [f"{name} ({loss['best_known'].get(name, 'together')})" for name in names]
-    rows = []
-    for label, _, _, scale, unit, digits, key in ROWS:
-        if key is not None:
-            lost_s = loss["lost_s"][key]
-            lost = "-" if lost_s is None else f"{lost_s * scale:,.{digits}f}"
-            shares = [None if loss[name] is None else loss[name]["removed"][key] for name in names]
-            rows.append([f"{label} ({unit})", lost, *map(_percent, shares)])
+    parts, rows = loss_columns(loss)
+    told = [f"{part} ({loss['best_known'].get(part, 'together')})" for part in parts]
+    header = ["metric", "lost", *told]
     return Sheet("Lost to pooled, and the share that goes with the best known part", header, [rows])
 
 
@@ -116,7 +97,3 @@ def glance(sheet: Sheet) -> Glance:
             cells.append(Cell(change or mean, kept, told) if place else Cell(mean))
         rows.append((name, cells))
     return Glance(sheet.title, metrics, rows)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
