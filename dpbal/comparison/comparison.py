@@ -15,7 +15,7 @@ from dpbal.comparison.grouping import Block, Combination, blocks, combine, sides
 from dpbal.comparison.load import Run, find
 from dpbal.comparison.metrics import Metric
 from dpbal.comparison.modes import By, Correction
-from dpbal.comparison.remarks import remarks
+from dpbal.comparison.remarks import remarks, unfinished
 from dpbal.errors import ConfigError, unknown
 
 M = TypeVar("M", bound=StrEnum)
@@ -59,6 +59,7 @@ class Comparison:
         level: Of the intervals and verdicts.
         correct: Over what Holm's correction was made.
         warnings: One line each.
+        blocks: All that ran by setting, with what was left out.
     """
 
     tables: list[Table]
@@ -66,6 +67,7 @@ class Comparison:
     level: float
     correct: Correction
     warnings: list[str]
+    blocks: list[Block]
 
 
 def compare(
@@ -94,10 +96,7 @@ def compare(
     """
     found = find(paths)
     comparison = compare_runs(found.runs, baseline, level, metrics, correct, by)
-    if found.incomplete:
-        names = ", ".join(str(path) for path in found.incomplete[:3])
-        more = f" and {len(found.incomplete) - 3} more" if len(found.incomplete) > 3 else ""
-        comparison.warnings.insert(0, f"left out, for they did not end: {names}{more}")
+    comparison.warnings[:0] = unfinished(found.incomplete)
     return comparison
 
 
@@ -133,7 +132,7 @@ def compare_runs(
             warnings += [f"{prefix}{line}" for line in lines]
     if not tables:
         raise choice.missing(wanted, groups)
-    return Comparison(tables, chosen, level, correction, warnings)
+    return Comparison(tables, chosen, level, correction, warnings, groups)
 
 
 def _sides(runs: Sequence[Run], baseline: str | None, by: By) -> tuple[list[Block], choice.Wanted]:

@@ -180,6 +180,13 @@ def shown(value: Hashable) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def listed(names: Iterable[str], most: int, between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    told = list(names)
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return between.join(told[:most]) + more
+
+
 def read_choices(directory: Path) -> dict[str, str]:
     """The choice of each group, which a config alone does not hold; empty where Hydra ran not."""
     file = directory / ".hydra" / "hydra.yaml"

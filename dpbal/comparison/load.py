@@ -116,7 +116,7 @@ def find(words: Iterable[str | Path]) -> Found:
         for path in _expand(str(word)):
             files = [path] if path.is_file() else _results_in(path)
             if path.is_dir():
-                incomplete.update(dict.fromkeys(_incomplete_in(path)))
+                incomplete.update(dict.fromkeys(incomplete_in(path)))
             for file in files:
                 if file.resolve() not in runs:
                     runs[file.resolve()] = Run(file.parent, str(word), read(file))
@@ -165,12 +165,13 @@ def _results_in(folder: Path) -> list[Path]:
         raise ResultError(f"{folder} is a capacity search: it holds {CAPACITY}, and no {RESULT}")
     if _is_run(folder):
         raise ResultError(f"{folder} holds no {RESULT}: the run did not end; run it again")
-    started = len(_incomplete_in(folder))
+    started = len(incomplete_in(folder))
     reason = f"none of its {started} runs ended" if started else "and no folder in it does"
     raise ResultError(f"{folder} holds no {RESULT}, {reason}")
 
 
-def _incomplete_in(folder: Path) -> list[Path]:
+def incomplete_in(folder: Path) -> list[Path]:
+    """Directories of jobs that left neither a result nor a capacity, in the order of jobs."""
     starts = sorted(folder.rglob(".hydra"), key=_natural)
     ends = (RESULT, CAPACITY)
     return [s.parent for s in starts if not any((s.parent / end).is_file() for end in ends)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from dpbal.comparison.effects import LOSS, Method, lost_share, match
-from dpbal.comparison.grouping import Combination, shown
+from dpbal.comparison.grouping import Combination, listed, shown
 
 FEW_KEYS = 3
 FEW_NAMES = 4
+FEW_FOLDERS = 3
 
 
 def remarks(baseline: Combination, others: list[Combination]) -> list[str]:
@@ -25,6 +27,12 @@ def remarks(baseline: Combination, others: list[Combination]) -> list[str]:
     ]
 
 
+def unfinished(folders: Iterable[Path]) -> list[str]:
+    """That runs are left out, if any did not end."""
+    told = listed(map(str, folders), FEW_FOLDERS)
+    return [f"left out, for they did not end: {told}"] if told else []
+
+
 def _settings(everyone: list[Combination]) -> list[str]:
     """Differences in what a combination does not choose: workload, profile, group, SLO, backend."""
     differing: dict[str, list[str]] = {}
@@ -38,9 +46,7 @@ def _settings(everyone: list[Combination]) -> list[str]:
         chosen = dict.fromkeys(one.choices.get(family) for one in everyone)
         if len(chosen) > 1 and None not in chosen:
             keys = [f"{family} {' / '.join(str(name) for name in chosen)}"]
-        told = ", ".join(keys[:FEW_KEYS])
-        more = f" and {len(keys) - FEW_KEYS} more" if len(keys) > FEW_KEYS else ""
-        lines.append(f"not the same {family}: {told}{more}")
+        lines.append(f"not the same {family}: {listed(keys, FEW_KEYS)}")
     backends = dict.fromkeys(str(one.setting.get("backend.name")) for one in everyone)
     if len(backends) > 1:
         lines.append(f"mixed backends: {', '.join(backends)}; what they leave out differs")
@@ -126,6 +132,4 @@ def _names(combinations: Iterable[Combination]) -> str:
 
 
 def _counted(names: Iterable[str]) -> str:
-    told = list(names)
-    more = f" and {len(told) - FEW_NAMES} more" if len(told) > FEW_NAMES else ""
-    return ", ".join(told[:FEW_NAMES]) + more
+    return listed(names, FEW_NAMES)

@@ -36,12 +36,6 @@ def is_search(folder: Path) -> bool:
     return any(folder.rglob(FILE)) and not any(folder.rglob(RESULT))
 
 
-def unfinished(folder: Path) -> list[Path]:
-    """Jobs that left no search."""
-    starts = sorted(folder.rglob(".hydra"))
-    return [start.parent for start in starts if not (start.parent / FILE).is_file()]
-
-
 def count(folder: Path) -> int:
     """How many searches a folder holds."""
     return sum(1 for _ in folder.rglob(FILE))

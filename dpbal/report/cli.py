@@ -95,15 +95,15 @@ def _trace(args: argparse.Namespace) -> None:
         args.folder, args.trace = args.trace, ""
     if args.folder is None:
         raise ConfigError("name a run: dpbal-report DIR --trace")
+    from dpbal.comparison.grouping import listed
     from dpbal.comparison.load import find
     from dpbal.report.trace import export
 
     folder = Path(args.folder)
     runs = find([folder]).runs
     if len(runs) > 1:
-        names = ", ".join(str(run.directory) for run in runs[:3])
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        raise ConfigError(f"a trace is of one run; {folder} holds {names}{more}: name one of them")
+        names = listed((str(run.directory) for run in runs), 3)
+        raise ConfigError(f"a trace is of one run; {folder} holds {names}: name one of them")
     out = output.target(args.trace, folder, TRACE, "--trace")
     export(runs[0], out)
     size = f"{out.stat().st_size / 1e6:.1f} MB"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpbal.comparison import baseline as choice
 from dpbal.comparison.comparison import Comparison, compare_runs
 from dpbal.comparison.effects import mean
 from dpbal.comparison.grouping import Block, Combination, blocks, combine
@@ -131,12 +130,13 @@ def read(folder: Path, baseline: str | None = None) -> Contents:
         groups = blocks(everyone)
         alone = [group.combinations[0] for group in groups]
         return Contents(folder, found.runs, groups, None, alone, found.incomplete)
-    labelled = [one for group in blocks(everyone) for one in group.combinations]
-    wanted = choice.parse(baseline, labelled)
-    groups = blocks(labelled, wanted.across)
     comparison = compare_runs(found.runs, baseline)
-    bases = [(choice.candidates(g, wanted) or g.combinations)[0] for g in groups]
-    return Contents(folder, found.runs, groups, comparison, bases, found.incomplete)
+    chosen = {id(table.baseline) for table in comparison.tables}
+    bases = [
+        next((one for one in group.combinations if id(one) in chosen), group.combinations[0])
+        for group in comparison.blocks
+    ]
+    return Contents(folder, found.runs, comparison.blocks, comparison, bases, found.incomplete)
 
 
 def asked_load(workload: Mapping[str, Any]) -> float | None:

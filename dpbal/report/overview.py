@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dpbal.comparison.grouping import Combination, shown
+from dpbal.comparison.grouping import Combination, listed, shown
 from dpbal.comparison.load import Run
 from dpbal.comparison.table import OUTCOMES, Sheet
 from dpbal.console import MOST_LATE
@@ -195,9 +195,7 @@ def _sorted(values: Iterable[Any]) -> list[Any]:
 
 
 def _told(values: Iterable[Any]) -> str:
-    distinct = [shown(value) for value in dict.fromkeys(values)]
-    more = f" and {len(distinct) - MOST_VALUES} more" if len(distinct) > MOST_VALUES else ""
-    return " / ".join(distinct[:MOST_VALUES]) + more
+    return listed((shown(value) for value in dict.fromkeys(values)), MOST_VALUES, " / ")
 
 
 def _span(values: list[float | None]) -> str:

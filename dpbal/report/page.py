@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dpbal import __version__
+from dpbal.comparison.load import incomplete_in
+from dpbal.comparison.remarks import unfinished
 from dpbal.comparison.table import Sheet, legend
 from dpbal.console import remarks, title
 from dpbal.report import capacity, overview, tables, theme
@@ -56,7 +57,7 @@ def render_capacity(folder: Path, searches: list[dict[str, Any]], heading: str |
     return _fill(
         heading=heading or f"Capacity: {folder.name or folder.resolve().name}",
         badges=list(dict.fromkeys(overview.badge(one) for one in searches)),
-        warnings=_incomplete(capacity.unfinished(folder)),
+        warnings=unfinished(incomplete_in(folder)),
         notes=capacity.notes(searches),
         single=[capacity.table(searches)],
     )
@@ -136,20 +137,8 @@ def _settings(contents: Contents) -> str:
 
 def _warnings(contents: Contents) -> list[str]:
     lines = [] if contents.comparison is None else list(contents.comparison.warnings)
-    lines = _incomplete(contents.incomplete) + lines
+    lines = unfinished(contents.incomplete) + lines
     searches = capacity.count(contents.folder)
     if searches:
         lines.insert(0, f"left out, for they are no runs, capacity searches: {searches}")
     return lines
-
-
-def _incomplete(folders: list[Path]) -> list[str]:
-    if not folders:
-        return []
-    return [f"left out, for they did not end: {_listed(str(path) for path in folders)}"]
-
-
-def _listed(names: Iterable[str], most: int = 3) -> str:
-    told = list(names)
-    more = f" and {len(told) - most} more" if len(told) > most else ""
-    return ", ".join(told[:most]) + more

@@ -144,9 +144,9 @@ def _table(contents: Contents, block: Block) -> Table | None:
     """The comparison of a block; none where what is compared did not run under one setting."""
     if contents.comparison is None or len({_key(one)[1] for one in block.combinations}) > 1:
         return None
-    keys = {_key(one) for one in block.combinations}
+    ran = {id(one) for one in block.combinations}
     tables = contents.comparison.tables
-    return next((table for table in tables if _key(table.baseline) in keys), None)
+    return next((table for table in tables if id(table.baseline) in ran), None)
 
 
 def _changes(table: Table, metric: str) -> dict[Key, float]:
