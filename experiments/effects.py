@@ -29,6 +29,23 @@ def change(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
     return _exponential(paired(np.log(ours).tolist(), np.log(theirs).tolist(), LEVEL, ROUNDING))
 
 
+def effect(rows: polars.DataFrame, policy: str, baseline: str, column: str) -> Estimate:
+    """Relative change of a policy's rows from a baseline's on the same draws.
+
+    Args:
+        rows: Of one cell: one for each policy and draw, with ``policy`` and ``draw``.
+        policy: Its name.
+        baseline: The name of the one that it is compared with.
+        column: Of what.
+
+    Raises:
+        ValueError: If one of the two has no rows, or they did not run on the same draws.
+    """
+    own, base = (_draws(rows, "policy", name) for name in (policy, baseline))
+    _check_draws(own, base, policy, baseline)
+    return change(own[column].to_list(), base[column].to_list())
+
+
 def closed(ours: Sequence[float], worst: Sequence[float], best: Sequence[float]) -> Estimate | None:
     """Share of the gap that is closed, mean over the draws; None where one has no gap."""
     shares = [share_closed(*values) for values in zip(ours, worst, best, strict=True)]

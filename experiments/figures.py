@@ -48,12 +48,6 @@ def band(
     panel.fill_between(x, draws.min(axis=1), draws.max(axis=1), color=colour, alpha=0.15, lw=0)
 
 
-def ends(effect: Estimate) -> tuple[float, float]:
-    """Of its interval; a single draw has none, so both are the mean."""
-    low, high = (effect.mean if end is None else end for end in (effect.low, effect.high))
-    return low, high
-
-
 def interval(
     panel: Axes,
     at: float,
@@ -74,7 +68,8 @@ def interval(
         label: Of the point.
         across: Whether changes go from left to right, not upwards.
     """
-    low, high = ends(effect)
+    # a single draw has no interval
+    low, high = (effect.mean if end is None else end for end in (effect.low, effect.high))
     line, point = ([at, at], [1 + low, 1 + high]), ([at], [1 + effect.mean])
     if across:
         line, point = line[::-1], point[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import polars
 from experiments import questions
 from experiments.cells import LATENCIES, Cell, Shown, measure
 from experiments.effects import POOLED
+from experiments.held_out import draws
 
 SHOWN: Shown = {**LATENCIES, "straggler": ("straggler_share", None, 1.0)}
 
@@ -28,6 +29,14 @@ class NamedCell(Cell, Protocol):
     def _asdict(self) -> dict[str, Any]: ...
 
 
+class CellOfWorkload(NamedCell, Protocol):
+    """A cell that says what its requests are."""
+
+    @property
+    def workload(self) -> str:
+        """Its name."""
+
+
 class Task(NamedTuple):
     """What one process does at a time.
 
@@ -40,6 +49,21 @@ class Task(NamedTuple):
     cell: NamedCell
     draw: int
     policies: Policies
+
+
+def tasks(
+    cells: Iterable[CellOfWorkload], policies: Policies, most: int | None = None
+) -> Iterator[Task]:
+    """Every cell on every draw of its workload that nothing was tuned on, cell by cell.
+
+    Args:
+        cells: What the policies meet.
+        policies: The same for all cells.
+        most: How many draws of a workload at most, from the first on; None for all.
+    """
+    for cell in cells:
+        for draw in draws(cell.workload)[:most]:
+            yield Task(cell, draw, policies)
 
 
 def main(

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars
 
 from experiments.budgets.run import BASE, PROFILES
-from experiments.effects import change
+from experiments.effects import effect
 from experiments.figures import COLOURS, interval, panels, save
 
 LOAD = 0.85
@@ -37,16 +37,9 @@ def main() -> None:
         workloads = of_profile["workload"].unique(maintain_order=True).to_list()
         for number, (policy, colour) in enumerate(zip(POLICIES, COLOURS, strict=False)):
             for place, workload in enumerate(workloads):
-                own, base = (
-                    of_profile.filter(
-                        polars.col("workload") == workload, polars.col("policy") == name
-                    )
-                    .sort("draw")[metric]
-                    .to_list()
-                    for name in (policy, BASE)
-                )
-                effect = change(own, base)
-                interval(panel, place + (number - 2) * 0.13, effect, colour, 1.2, policy)
+                cell = of_profile.filter(polars.col("workload") == workload)
+                found = effect(cell, policy, BASE, metric)
+                interval(panel, place + (number - 2) * 0.13, found, colour, 1.2, policy)
         panel.axhline(1.0, color="black", linewidth=0.6)
         panel.set_yscale("log")
         panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])

@@ -21,8 +21,8 @@ import polars
 from experiments import plans
 from experiments.effects import POOLED
 from experiments.grids import changes, grid, shares
-from experiments.held_out import MOONCAKE, TRACES, draws, workload_lines
-from experiments.plans import POOLED_TOO, Policies, Task
+from experiments.held_out import MOONCAKE, TRACES, workload_lines
+from experiments.plans import POOLED_TOO, Policies, Task, tasks
 
 WORKLOADS = (*TRACES, "conv_like", "reasoning")
 PROFILES = ("lds_prototype", "deepseek_v3_h200")
@@ -113,8 +113,7 @@ def loads() -> Iterator[Task]:
     cells = [Cell(*parts) for parts in product(WORKLOADS, PROFILES, (0.85,))]
     cells += [Cell(*parts) for parts in product(WORKLOADS, PROFILES[:1], (0.5,))]
     for cell in cells:
-        for draw in draws(cell.workload)[:DRAWS]:
-            yield Task(cell, draw, policies(cell))
+        yield from tasks([cell], policies(cell), DRAWS)
 
 
 QUESTIONS = {"loads": loads}

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars
 
 from experiments.caches.run import BLIND, CELLS
-from experiments.effects import change
+from experiments.effects import effect
 from experiments.figures import COLOURS, interval, panels, save
 
 TICKS = (0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 5, 10)
@@ -24,12 +24,10 @@ def main() -> None:
         panel.set_axis_off()
     for panel, (workload, kind) in zip(axes[: len(CELLS)], CELLS, strict=True):
         cell = rows.filter(polars.col("workload") == workload, polars.col("kind") == kind)
-        base = cell.filter(polars.col("policy") == BLIND).sort("draw")["E2E s"].to_list()
         rules = [name for name in cell["policy"].unique(maintain_order=True) if name != BLIND]
         for place, rule in enumerate(reversed(rules)):
-            own = cell.filter(polars.col("policy") == rule).sort("draw")["E2E s"].to_list()
-            effect = change(own, base)
-            interval(panel, place, effect, COLOURS[0], 1.4, across=True)
+            found = effect(cell, rule, BLIND, "E2E s")
+            interval(panel, place, found, COLOURS[0], 1.4, across=True)
         panel.axvline(1.0, color="black", linewidth=0.6)
         panel.set_xscale("log")
         low, high = panel.get_xlim()

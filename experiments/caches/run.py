@@ -19,8 +19,8 @@ import polars
 from experiments import plans
 from experiments.cells import LATENCIES, Shown
 from experiments.effects import POOLED, table
-from experiments.held_out import MOONCAKE, draws, workload_lines
-from experiments.plans import POOLED_TOO, Policies, Task
+from experiments.held_out import MOONCAKE, workload_lines
+from experiments.plans import POOLED_TOO, Policies, Task, tasks
 from experiments.prefix.cells import KINDS
 
 DRAWS = 5
@@ -93,9 +93,7 @@ class Cell(NamedTuple):
 
 def rules() -> Iterator[Task]:
     """Every rule with its defaults, and the same record of its own."""
-    for workload, kind in CELLS:
-        for draw in draws(workload)[:DRAWS]:
-            yield Task(Cell(workload, kind), draw, RULES)
+    return tasks((Cell(*parts) for parts in CELLS), RULES, DRAWS)
 
 
 def indexers() -> Iterator[Task]:
@@ -107,9 +105,7 @@ def indexers() -> Iterator[Task]:
             ("lockstep", "independent"), ((1, False), (4, False), (1, True))
         )
     ]
-    for cell in cells:
-        for draw in draws(cell.workload):
-            yield Task(cell, draw, known)
+    return tasks(cells, known)
 
 
 QUESTIONS = {"rules": rules, "indexers": indexers}

@@ -18,8 +18,8 @@ import polars
 
 from experiments import plans
 from experiments.grids import changes, grid
-from experiments.held_out import draws, workload_lines
-from experiments.plans import Policies, Task
+from experiments.held_out import workload_lines
+from experiments.plans import Policies, Task, tasks
 from experiments.staleness.cells import NO_DECODE_WORK
 
 TRACE = "azure_conv"
@@ -63,12 +63,6 @@ class Cell(NamedTuple):
         )
 
 
-def _tasks(cells: list[Cell], policies: Policies) -> Iterator[Task]:
-    for cell in cells:
-        for draw in draws(cell.workload)[:DRAWS]:
-            yield Task(cell, draw, policies)
-
-
 def herds() -> Iterator[Task]:
     """All rules, as reports get older and front ends more."""
     policies: Policies = {
@@ -80,7 +74,7 @@ def herds() -> Iterator[Task]:
     }
     cells = [Cell(TRACE, kind, n) for kind, n in product(KINDS, (1, 2, 4, 8, 16))]
     cells += [Cell("conv_like", "independent", n) for n in (1, 4, 16)]
-    return _tasks(cells, policies)
+    return tasks(cells, policies, DRAWS)
 
 
 def ties() -> Iterator[Task]:
@@ -127,7 +121,8 @@ def _variants(variants: dict[str, tuple[str, ...]]) -> Iterator[Task]:
         },
     }
     kinds = ("lockstep, level", "independent")
-    return _tasks([Cell(TRACE, kind, n) for kind, n in product(kinds, (1, 4, 16))], policies)
+    cells = [Cell(TRACE, kind, n) for kind, n in product(kinds, (1, 4, 16))]
+    return tasks(cells, policies, DRAWS)
 
 
 QUESTIONS = {"herds": herds, "alike": alike, "ties": ties, "ledgers": ledgers}

@@ -14,8 +14,8 @@ import numpy as np
 import polars
 from matplotlib.axes import Axes
 
-from experiments.effects import change
-from experiments.figures import COLOURS, ends, panels, save
+from experiments.effects import effect
+from experiments.figures import COLOURS, interval, panels, save
 from experiments.pr_7379.cells import BASELINE, POLICIES
 from experiments.pr_7379.run import LOADS
 
@@ -28,28 +28,13 @@ def draw(panel: Axes, rows: polars.DataFrame, column: str) -> None:
     """A point and an interval for each policy and load."""
     shifts = np.linspace(-0.28, 0.28, len(OTHERS))
     for policy, shift, colour in zip(OTHERS, shifts, COLOURS, strict=False):
-        effects = []
-        for load in LOADS:
-            at = rows.filter(polars.col("load") == load).sort("draw")
-            own, base = (
-                at.filter(polars.col("policy") == name)[column].to_list()
-                for name in (policy, BASELINE)
-            )
-            effects.append(change(own, base))
-        middles = np.array([100 * effect.mean for effect in effects])
-        lows = middles - [100 * ends(effect)[0] for effect in effects]
-        highs = [100 * ends(effect)[1] for effect in effects] - middles
-        panel.errorbar(
-            np.arange(len(LOADS)) + shift,
-            middles,
-            yerr=np.maximum([lows, highs], 0.0),
-            fmt="o",
-            color=colour,
-            markersize=3.5,
-            linewidth=1.2,
-            label=policy,
-        )
-    panel.axhline(0.0, color="black", linewidth=0.9)
+        for place, load in enumerate(LOADS):
+            found = effect(rows.filter(polars.col("load") == load), policy, BASELINE, column)
+            label = policy if place == 0 else None
+            interval(panel, place + shift, found, colour, 1.2, label)
+    panel.axhline(1.0, color="black", linewidth=0.9)
+    # factors are drawn, changes are read; rounded, as 1.075 - 1 is not quite 0.075
+    panel.yaxis.set_major_formatter(lambda factor, _: f"{round(100 * (factor - 1), 6):zg}")
     panel.set_xticks(range(len(LOADS)), LOADS)
 
 

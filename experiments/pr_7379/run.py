@@ -9,24 +9,24 @@ a gather costs a step nothing, which is to the PR's advantage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import polars
 
 from experiments import plans
-from experiments.held_out import draws
-from experiments.plans import POOLED_TOO, Task
+from experiments.plans import POOLED_TOO, Task, tasks
 from experiments.pr_7379.cells import AT_ONCE, POLICIES, SHOWN, Cell
 from experiments.pr_7379.tables import text
 
+ALL = {**POLICIES, **POOLED_TOO}
 LOADS = ("0.5", "0.7", "0.85", AT_ONCE)
 
 
 def benchmark() -> Iterator[Task]:
     """The PR's benchmark as far as it is known."""
-    return _tasks(Cell(load=load) for load in LOADS)
+    return tasks((Cell(load=load) for load in LOADS), ALL)
 
 
 def elsewhere() -> Iterator[Task]:
@@ -39,16 +39,11 @@ def elsewhere() -> Iterator[Task]:
         ("azure_conv", "independent", None),
         ("conv_like", "independent", "i8b_prototype"),
     )
-    return _tasks(
+    cells = (
         Cell(workload, kind, load, profile)
         for (workload, kind, profile), load in product(places, LOADS)
     )
-
-
-def _tasks(cells: Iterable[Cell]) -> Iterator[Task]:
-    for cell in cells:
-        for draw in draws(cell.workload):
-            yield Task(cell, draw, {**POLICIES, **POOLED_TOO})
+    return tasks(cells, ALL)
 
 
 QUESTIONS = {"benchmark": benchmark, "elsewhere": elsewhere}

@@ -13,8 +13,8 @@ import numpy as np
 import polars
 from matplotlib.axes import Axes
 
-from experiments.effects import change
-from experiments.figures import COLOURS, ends, panels, save
+from experiments.effects import effect
+from experiments.figures import COLOURS, interval, panels, save
 from experiments.signals.run import BASELINE, SIGNALS, WORKLOADS
 
 METRICS = ("TTFT s", "E2E s")
@@ -28,22 +28,10 @@ def draw(panel: Axes, rows: polars.DataFrame, column: str) -> None:
     shifts = np.linspace(0.27, -0.27, len(WORKLOADS))
     for workload, shift, colour in zip(WORKLOADS, shifts, COLOURS, strict=False):
         own = rows.filter(polars.col("workload") == workload)
-        base = _values(own, BASELINE, column)
         for signal, place in zip(SIGNALS, places, strict=True):
-            effect = change(_values(own, signal, column), base)
+            found = effect(own, signal, BASELINE, column)
             label = workload if place == 0 else None
-            middle = 1 + effect.mean
-            low, high = (middle - 1 - end for end in ends(effect))
-            panel.errorbar(
-                middle,
-                place + shift,
-                xerr=[[max(low, 0.0)], [max(-high, 0.0)]],
-                fmt="o",
-                color=colour,
-                markersize=3,
-                linewidth=1.0,
-                label=label,
-            )
+            interval(panel, place + shift, found, colour, 1.0, label, across=True)
     panel.axvline(1.0, color="black", linewidth=0.9)
     panel.set_xscale("log")
     panel.set_xticks(FACTORS[column], [f"{factor:g}" for factor in FACTORS[column]])
@@ -73,11 +61,6 @@ def main() -> None:
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8
     )
     save(figure, "signals")
-
-
-def _values(rows: polars.DataFrame, policy: str, column: str) -> list[float]:
-    values: list[float] = rows.filter(polars.col("policy") == policy).sort("draw")[column].to_list()
-    return values
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ store of them, so that a hit does not depend on where a request goes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,8 @@ import polars
 from experiments import plans
 from experiments.effects import POOLED
 from experiments.grids import changes, grid, shares
-from experiments.held_out import KINDS, MOONCAKE, draws, workload_lines
-from experiments.plans import POOLED_TOO, Policies, Task
+from experiments.held_out import KINDS, MOONCAKE, workload_lines
+from experiments.plans import POOLED_TOO, Policies, Task, tasks
 from experiments.transports.cells import transport_lines
 
 WORKLOADS = ("azure_conv", "azure_code", MOONCAKE, "reasoning")
@@ -87,23 +87,19 @@ class Cell(NamedTuple):
 
 def fixed() -> Iterator[Task]:
     """Nearly full, with no limit on prefill."""
-    return _tasks(Cell(*parts) for parts in product(WORKLOADS, KINDS))
+    return tasks((Cell(*parts) for parts in product(WORKLOADS, KINDS)), POLICIES)
 
 
 def level() -> Iterator[Task]:
     """The same in lockstep, where a budget limits prefill."""
-    return _tasks(Cell(workload, "lockstep", budget="level") for workload in WORKLOADS)
+    cells = (Cell(workload, "lockstep", budget="level") for workload in WORKLOADS)
+    return tasks(cells, POLICIES)
 
 
 def lower() -> Iterator[Task]:
     """Less load."""
-    return _tasks(Cell(*parts, load=0.7) for parts in product(WORKLOADS[:2], KINDS))
-
-
-def _tasks(cells: Iterable[Cell]) -> Iterator[Task]:
-    for cell in cells:
-        for draw in draws(cell.workload):
-            yield Task(cell, draw, POLICIES)
+    cells = (Cell(*parts, load=0.7) for parts in product(WORKLOADS[:2], KINDS))
+    return tasks(cells, POLICIES)
 
 
 QUESTIONS = {"fixed": fixed, "level": level, "lower": lower}

@@ -15,6 +15,7 @@ import polars
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from experiments.effects import effect
 from experiments.figures import COLOURS, panels, save
 from experiments.held_out import KINDS
 from experiments.staleness.cells import AGES_S, BASELINE, HOW, RANDOM, RULES
@@ -47,12 +48,9 @@ def draw(panel: Axes, rows: polars.DataFrame, how: str) -> None:
             marker=".",
             markersize=4,
         )
-    base, drawn = (
-        rows.filter(polars.col("policy") == name).sort("draw")[COLUMN].to_numpy()
-        for name in (BASELINE, RANDOM)
-    )
+    drawn = 1 + effect(rows, RANDOM, BASELINE, COLUMN).mean
     panel.axhline(1.0, color="black", linewidth=0.9)
-    panel.axhline(np.exp(np.log(drawn / base).mean()), color=COLOURS[7], lw=0.9, linestyle="--")
+    panel.axhline(drawn, color=COLOURS[7], lw=0.9, linestyle="--")
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xticks(TICKS_S, ["fresh", *(f"{age_s:g}" for age_s in TICKS_S[1:])])

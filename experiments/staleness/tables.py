@@ -8,7 +8,7 @@ from typing import NamedTuple
 import polars
 
 from dpbal.comparison.statistics import Estimate
-from experiments.effects import change, remark, shown_change, table
+from experiments.effects import effect, remark, shown_change, table
 from experiments.held_out import KINDS
 from experiments.staleness.cells import AGES_S, BASELINE, HOW, RANDOM, RULES, Setting
 
@@ -30,16 +30,13 @@ class Line(NamedTuple):
     ledger: str
     how: str
 
-    def runs(self, rows: polars.DataFrame, age_s: float) -> polars.DataFrame:
-        """Those at an age, of a kind's rows."""
-        return _of(rows, Setting(self.rule, self.ledger, self.how, age_s).name)
+    def policy(self, age_s: float) -> str:
+        """Its name at an age."""
+        return Setting(self.rule, self.ledger, self.how, age_s).name
 
     def effect(self, rows: polars.DataFrame, age_s: float, column: str) -> Estimate:
         """The change against round robin at an age."""
-        own, base = self.runs(rows, age_s), _of(rows, BASELINE)
-        if own["draw"].to_list() != base["draw"].to_list():
-            raise ValueError(f"{self} and {BASELINE} did not run on the same draws")
-        return change(own[column].to_list(), base[column].to_list())
+        return effect(rows, self.policy(age_s), BASELINE, column)
 
 
 def text(question: str, rows: polars.DataFrame) -> str:
@@ -55,12 +52,12 @@ def text(question: str, rows: polars.DataFrame) -> str:
         lines += _spans(rows, column)
     for kind in KINDS:
         own = rows.filter(polars.col("kind") == kind)
-        base, drawn = (_of(own, name) for name in (BASELINE, RANDOM))
-        effect = change(drawn["TTFT s"].to_list(), base["TTFT s"].to_list())
+        base = own.filter(polars.col("policy") == BASELINE)
+        drawn = effect(own, RANDOM, BASELINE, "TTFT s")
         for how in HOW:
             lines.append(
                 f"**{kind}, reports {WORDS[how]}: TTFT**, change against `{BASELINE}`, which has "
-                f"{fmean(base['TTFT s']):.3g} s{remark(base)}; `{RANDOM}` {shown_change(effect)}\n"
+                f"{fmean(base['TTFT s']):.3g} s{remark(base)}; `{RANDOM}` {shown_change(drawn)}\n"
             )
             lines += _changes(own, how)
     return "\n".join(lines)
@@ -91,12 +88,12 @@ def _span(rows: polars.DataFrame, line: Line, column: str) -> str:
     """``to 0.2, from 1``."""
     effects = [line.effect(rows, age_s, column) for age_s in AGES_S]
     better, worse = None, None
-    for age_s, effect in zip(AGES_S, effects, strict=True):
-        if effect.high is None or effect.high >= 0:
+    for age_s, found in zip(AGES_S, effects, strict=True):
+        if found.high is None or found.high >= 0:
             break
         better = age_s
-    for age_s, effect in reversed(list(zip(AGES_S, effects, strict=True))):
-        if effect.low is None or effect.low <= 0:
+    for age_s, found in reversed(list(zip(AGES_S, effects, strict=True))):
+        if found.low is None or found.low <= 0:
             break
         worse = age_s
     return ", ".join(
@@ -112,11 +109,7 @@ def _changes(rows: polars.DataFrame, how: str) -> list[str]:
         cells = []
         for rule, ledger in RULES:
             line = Line(rule, ledger, how)
-            effect = line.effect(rows, age_s, "TTFT s")
-            cells.append(shown_change(effect) + remark(line.runs(rows, age_s)))
+            runs = rows.filter(polars.col("policy") == line.policy(age_s))
+            cells.append(shown_change(line.effect(rows, age_s, "TTFT s")) + remark(runs))
         lines.append(f"| {age_s:g} | {' | '.join(cells)} |")
     return [*lines, ""]
-
-
-def _of(rows: polars.DataFrame, policy: str) -> polars.DataFrame:
-    return rows.filter(polars.col("policy") == policy).sort("draw")

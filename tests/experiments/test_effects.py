@@ -11,6 +11,7 @@ from experiments.effects import (
     POOLED,
     change,
     closed,
+    effect,
     remark,
     share,
     shown_change,
@@ -61,6 +62,20 @@ def test_which_draw_goes_with_which_matters() -> None:
         ("TTFT s",),
     )
     assert line(shuffled, "other")[1] == "+10.0% [+10.0, +10.0]"
+
+
+def test_an_effect_pairs_the_rows_of_a_draw() -> None:
+    ours, theirs = [1.1, 2.2, 4.4], [1.0, 2.0, 4.0]
+    rows = polars.concat([runs("base", theirs), runs("other", ours).reverse(), runs("third", ours)])
+    assert effect(rows, "other", "base", "TTFT s") == change(ours, theirs)
+
+
+def test_an_effect_needs_the_same_draws_of_both() -> None:
+    rows = polars.concat([runs("base", [1.0, 2.0, 3.0]), runs("other", [1.0, 2.0])])
+    with pytest.raises(ValueError, match="other and base did not run on the same draws"):
+        effect(rows, "other", "base", "TTFT s")
+    with pytest.raises(ValueError, match="no row has policy absent"):
+        effect(rows, "absent", "base", "TTFT s")
 
 
 def test_a_single_draw_has_no_interval() -> None:

@@ -9,7 +9,7 @@ from experiments.effects import change
 
 pytest.importorskip("matplotlib")
 
-from experiments.figures import COLOURS, ends, interval, panels
+from experiments.figures import COLOURS, interval, panels
 
 
 def drawn(
@@ -34,8 +34,6 @@ def test_an_interval_lies_about_its_point() -> None:
 
 
 def test_a_single_draw_is_a_point_and_no_whisker_to_no_change() -> None:
-    effect = change([1.5], [1.0])
-    assert ends(effect) == (effect.mean, effect.mean)
     (_, y), (_, middle) = drawn([1.5], [1.0], across=False)
     assert y == pytest.approx([1.5, 1.5])
     assert middle == pytest.approx([1.5])

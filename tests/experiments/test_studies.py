@@ -22,6 +22,15 @@ HERE = cast(ProcessPoolExecutor, SimpleNamespace(map=map))
 """Runs in this process."""
 
 
+class Named(NamedTuple):
+    """A cell that says its workload."""
+
+    workload: str
+
+    def lines(self, draw: int) -> tuple[str, ...]:
+        return ()
+
+
 class Small(NamedTuple):
     """A cell of a few requests."""
 
@@ -89,6 +98,18 @@ def test_mistakes_are_told_before_the_work(
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
     assert not asked
+
+
+def test_tasks_are_the_held_out_draws_of_each_cell_in_turn() -> None:
+    cells = [Named("azure_conv"), Named("conv_like")]
+    found = list(plans.tasks(cells, {POOLED: None}))
+    assert [(task.cell, task.draw) for task in found] == [
+        *((cells[0], window) for window in range(5, 10)),
+        *((cells[1], seed) for seed in range(2, 10)),
+    ]
+    fewer = list(plans.tasks(cells, {POOLED: None}, most=2))
+    assert [task.draw for task in fewer] == [5, 6, 2, 3]
+    assert fewer[0].policies == {POOLED: None}
 
 
 def test_a_plan_has_a_row_for_each_policy_of_each_draw() -> None:
